@@ -1,0 +1,59 @@
+"""The base of all configuration: closed, frozen, finite, explained; and what of it defines a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """A closed and frozen set of values. An unknown key, infinity or NaN is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class NotIdentity:
+    """Marks a field that says where something runs or lies, not what it is: left out of every stage key."""
+
+
+@dataclass(frozen=True)
+class LeftOutWhile:
+    """Marks a field added after the first release: left out of the key while it has the value of the old behaviour."""
+
+    value: Any
+
+
+Location = Annotated[str, NotIdentity()]
+"""A path or URI. Its content enters a stage's identity as an input digest, its place never does."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def canonical(config: Any) -> Any:
+    """Return the JSON value that defines a result: fields in name order, places left out.
+
+    Floats that are whole numbers stay floats, so that 1 and 1.0 of a float field give one key: pydantic has
+    already made them the same type.
+    """
+    if isinstance(config, BaseModel):
+        out: dict[str, Any] = {}
+        for name, info in sorted(type(config).model_fields.items()):
+            value = getattr(config, name)
+            if any(isinstance(mark, NotIdentity) for mark in info.metadata):
+                continue
+            if any(isinstance(mark, LeftOutWhile) and mark.value == value for mark in info.metadata):
+                continue
+            out[name] = canonical(value)
+        return out
+    if isinstance(config, dict):
+        return {str(key): canonical(value) for key, value in sorted(config.items())}
+    if isinstance(config, (list, tuple)):
+        return [canonical(value) for value in config]
+    return config

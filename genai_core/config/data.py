@@ -1,0 +1,220 @@
+"""What text goes in, and how it becomes documents, instruction pairs, tokens and packed rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import Config, Fraction, Location, NonNegativeInt, PositiveInt
+
+
+class PydocsSource(Config):
+    """The documentation of Python's own standard library: on every machine, verifiable, no download."""
+
+    kind: Literal["pydocs"] = "pydocs"
+    max_modules: NonNegativeInt = Field(default=0, description="Use only the first so many modules by name; 0 = all.")
+    topics: bool = Field(default=True, description="Also read the language reference (pydoc_data.topics).")
+
+
+class TextSource(Config):
+    """Plain text files; each file, or each block between two blank lines, is a document."""
+
+    kind: Literal["text"] = "text"
+    path: Location = Field(description="A file, a folder (searched for *.txt, also *.txt.gz) or a glob pattern.")
+    document: Literal["file", "paragraph"] = Field(default="file", description="What one document is.")
+
+
+class MarkdownSource(Config):
+    """Markdown files; each section below a heading is a document, links between them are kept."""
+
+    kind: Literal["markdown"] = "markdown"
+    path: Location = Field(description="A file, a folder (searched for *.md) or a glob pattern.")
+
+
+class JsonlSource(Config):
+    """One JSON object a line (also .gz)."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: Location = Field(description="A file, a folder (searched for *.jsonl and *.jsonl.gz) or a glob pattern.")
+    text_field: str = Field(default="text", description="Field that holds the document's text.")
+    group_field: str = Field(default="", description="Field whose equal values stay on one side of the split; '' = row.")
+
+
+class CsvSource(Config):
+    """A table with a header line, comma separated."""
+
+    kind: Literal["csv"] = "csv"
+    path: Location = Field(description="A file, a folder (searched for *.csv) or a glob pattern.")
+    text_field: str = Field(default="text", description="Column that holds the document's text.")
+    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+
+
+class ParquetSource(Config):
+    """Parquet files."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: Location = Field(description="A file, a folder (searched for *.parquet) or a glob pattern.")
+    text_field: str = Field(default="text", description="Column that holds the document's text.")
+    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+
+
+class DatasetsSource(Config):
+    """A dataset of the `datasets` library: a hub id or a folder written by `save_to_disk`."""
+
+    kind: Literal["datasets"] = "datasets"
+    path: Location = Field(description="Hub id such as 'owner/name', or a local folder.")
+    split: str = Field(default="train", description="Split to read.")
+    revision: str = Field(default="", description="Commit of the hub dataset; '' resolves the newest at the start.")
+    text_field: str = Field(default="text", description="Column that holds the document's text.")
+    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+
+
+class S3Source(Config):
+    """Text, Markdown, JSONL, CSV or Parquet objects below an S3 prefix, read as the format says."""
+
+    kind: Literal["s3"] = "s3"
+    path: Location = Field(description="s3://bucket/prefix")
+    format: Literal["text", "markdown", "jsonl", "csv", "parquet"] = Field(description="How the objects are written.")
+    text_field: str = Field(default="text", description="Field or column that holds the text (jsonl, csv, parquet).")
+    group_field: str = Field(default="", description="Field whose equal values stay on one side of the split.")
+
+
+Source = Annotated[
+    PydocsSource
+    | TextSource
+    | MarkdownSource
+    | JsonlSource
+    | CsvSource
+    | ParquetSource
+    | DatasetsSource
+    | S3Source,
+    Field(discriminator="kind"),
+]
+
+
+class CleaningConfig(Config):
+    """Normalisation and masking of every document, before anything is compared or counted."""
+
+    fix_text: bool = Field(default=True, description="Repair mojibake and odd Unicode with ftfy.")
+    mask_pii: bool = Field(default=True, description="Replace e-mail addresses, phone and card numbers, IBANs and IPs.")
+
+
+class DedupConfig(Config):
+    """Exact and near duplicates. The first document by (source order, id) survives."""
+
+    near: bool = Field(default=True, description="Also remove near duplicates (MinHash LSH, verified by Jaccard).")
+    jaccard: Fraction = Field(default=0.8, description="Documents at or above this Jaccard of word 5-shingles are one.")
+    permutations: PositiveInt = Field(default=128, description="MinHash permutations; more is finer and slower.")
+
+
+class QualityConfig(Config):
+    """Rules that drop a document, each counted by its reason."""
+
+    min_words: NonNegativeInt = Field(default=5, description="Fewer words than this: dropped as too_short.")
+    max_words: PositiveInt = Field(default=200_000, description="More words than this: dropped as too_long.")
+    max_symbol_ratio: Fraction = Field(default=0.5, description="Share of characters that are neither letter nor space.")
+    max_duplicate_lines: Fraction = Field(default=0.5, description="Share of lines that repeat an earlier line.")
+    max_word_chars: PositiveInt = Field(default=200, description="A longer word (base64, minified code) drops the document.")
+
+
+class SplitConfig(Config):
+    """Held-out text, by document group, so that nothing of a group is on both sides."""
+
+    heldout_fraction: Fraction = Field(default=0.05, description="Share of groups for held-out measurement.")
+    sealed_fraction: Fraction = Field(default=0.05, description="Share of groups that only promotion may open.")
+    decontaminate_ngram: PositiveInt = Field(
+        default=13, description="A training document sharing an n-gram of so many words with an evaluation pair is dropped."
+    )
+
+    @model_validator(mode="after")
+    def _something_left_to_train_on(self) -> SplitConfig:
+        if self.heldout_fraction + self.sealed_fraction > 0.5:
+            raise ValueError(
+                f"heldout_fraction {self.heldout_fraction} + sealed_fraction {self.sealed_fraction} leave less than half "
+                "for training. Lower one of them."
+            )
+        return self
+
+
+class PydocsPairs(Config):
+    """Description + documentation -> call (open book), and summary -> name (closed book)."""
+
+    kind: Literal["pydocs"] = "pydocs"
+    calls_per_object: PositiveInt = Field(default=2, description="Different calls written for one documented object.")
+    names: bool = Field(default=True, description="Also summary -> dotted name, without documentation in the prompt.")
+
+
+class QuotePairs(Config):
+    """Passage + the beginning of one of its sentences -> that sentence: extractive, made from any prose."""
+
+    kind: Literal["quotes"] = "quotes"
+    per_document: PositiveInt = Field(default=2, description="Pairs written for one document.")
+    passage_words: PositiveInt = Field(default=80, description="Words of the passage shown in the prompt.")
+
+
+class FieldPairs(Config):
+    """Two fields of a JSONL, CSV, Parquet or datasets source are prompt and answer."""
+
+    kind: Literal["fields"] = "fields"
+    prompt_field: str = Field(description="Field that holds the prompt.")
+    completion_field: str = Field(description="Field that holds the answer.")
+    context_field: str = Field(default="", description="Field appended to the prompt when it is not empty.")
+
+
+class ConversationPairs(Config):
+    """A field that holds a list of {role, content} messages; the last assistant turn is the answer."""
+
+    kind: Literal["conversations"] = "conversations"
+    messages_field: str = Field(default="messages", description="Field that holds the list of messages.")
+
+
+Pairs = Annotated[PydocsPairs | QuotePairs | FieldPairs | ConversationPairs, Field(discriminator="kind")]
+
+
+class TrainTokenizer(Config):
+    """A byte-level BPE tokenizer trained on the training documents."""
+
+    kind: Literal["train"] = "train"
+    vocab_size: PositiveInt = Field(default=4096, description="Entries, special tokens included.")
+
+
+class BaseTokenizer(Config):
+    """The tokenizer that comes with the base model."""
+
+    kind: Literal["base"] = "base"
+
+
+Tokenizer = Annotated[TrainTokenizer | BaseTokenizer, Field(discriminator="kind")]
+
+
+class AugmentationConfig(Config):
+    """Raw text in; documents, links, instruction pairs, a tokenizer and packed rows out."""
+
+    source: Source = Field(default=PydocsSource(), description="Where the text comes from.")
+    cleaning: CleaningConfig = Field(default=CleaningConfig(), description="Normalisation and masking.")
+    dedup: DedupConfig = Field(default=DedupConfig(), description="Exact and near duplicates.")
+    quality: QualityConfig = Field(default=QualityConfig(), description="Rules that drop documents.")
+    split: SplitConfig = Field(default=SplitConfig(), description="Held-out and sealed groups, decontamination.")
+    pairs: Pairs = Field(default=PydocsPairs(), description="How instruction pairs are derived.")
+    tokenizer: Tokenizer = Field(default=TrainTokenizer(), description="Trained here, or the base model's.")
+    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row.")
+    bad_row_share: Fraction = Field(
+        default=0.01, description="Unreadable rows up to this share (of at least 100) are skipped; more is an error."
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of the split and of the written pairs.")
+
+    @model_validator(mode="after")
+    def _pairs_fit_the_source(self) -> AugmentationConfig:
+        if isinstance(self.pairs, PydocsPairs) != isinstance(self.source, PydocsSource):
+            raise ValueError(
+                f"pairs.kind={self.pairs.kind!r} does not go with source.kind={self.source.kind!r}: 'pydocs' pairs need the "
+                "'pydocs' source; for your own text choose 'quotes', 'fields' or 'conversations'."
+            )
+        tables = (JsonlSource, CsvSource, ParquetSource, DatasetsSource, S3Source)
+        if isinstance(self.pairs, (FieldPairs, ConversationPairs)) and not isinstance(self.source, tables):
+            raise ValueError(
+                f"pairs.kind={self.pairs.kind!r} reads fields, but source.kind={self.source.kind!r} has none. "
+                "Use a jsonl, csv, parquet or datasets source, or pairs.kind='quotes'."
+            )
+        return self

