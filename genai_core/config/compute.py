@@ -12,13 +12,21 @@ from genai_core.config.base import Config, NonNegativeInt, PositiveInt
 class ComputeConfig(Config):
     """Resources of the stage jobs. 0 and 'auto' are resolved once into plan.json beside the stage's state."""
 
-    workers: NonNegativeInt = Field(default=0, description="Ray Train workers; 0 = one per GPU, or one on a CPU machine.")
-    threads: NonNegativeInt = Field(default=0, description="Torch threads per worker; 0 = all cores shared by the workers.")
+    workers: NonNegativeInt = Field(
+        default=0, description="Ray Train workers; 0 = one per GPU, or one on a CPU machine."
+    )
+    threads: NonNegativeInt = Field(
+        default=0, description="Torch threads per worker; 0 = all cores shared by the workers."
+    )
     micro_batch_rows: NonNegativeInt = Field(default=0, description="Packed rows in one forward pass; 0 = measured.")
     precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto", description="Compute precision of training; auto = measured; weights stay float32."
     )
     generation_workers: NonNegativeInt = Field(default=0, description="Ray workers for generation; 0 = as training.")
-    shard_rows: PositiveInt = Field(default=64, description="Requests in one generation shard; a finished shard is kept.")
-    max_failures: NonNegativeInt = Field(default=3, description="Lost workers that Ray Train replaces before the job fails.")
+    shard_rows: PositiveInt = Field(
+        default=64, description="Requests in one generation shard; a finished shard is kept."
+    )
+    max_failures: NonNegativeInt = Field(
+        default=3, description="Lost workers that Ray Train replaces before the job fails."
+    )
     ray_address: str = Field(default="", description="Address of a Ray cluster's job server; '' = a local Ray.")

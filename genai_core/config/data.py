@@ -38,7 +38,9 @@ class JsonlSource(Config):
     kind: Literal["jsonl"] = "jsonl"
     path: Location = Field(description="A file, a folder (searched for *.jsonl and *.jsonl.gz) or a glob pattern.")
     text_field: str = Field(default="text", description="Field that holds the document's text.")
-    group_field: str = Field(default="", description="Field whose equal values stay on one side of the split; '' = row.")
+    group_field: str = Field(
+        default="", description="Field whose equal values stay on one side of the split; '' = row."
+    )
 
 
 class CsvSource(Config):
@@ -81,14 +83,7 @@ class S3Source(Config):
 
 
 Source = Annotated[
-    PydocsSource
-    | TextSource
-    | MarkdownSource
-    | JsonlSource
-    | CsvSource
-    | ParquetSource
-    | DatasetsSource
-    | S3Source,
+    PydocsSource | TextSource | MarkdownSource | JsonlSource | CsvSource | ParquetSource | DatasetsSource | S3Source,
     Field(discriminator="kind"),
 ]
 
@@ -113,9 +108,13 @@ class QualityConfig(Config):
 
     min_words: NonNegativeInt = Field(default=5, description="Fewer words than this: dropped as too_short.")
     max_words: PositiveInt = Field(default=200_000, description="More words than this: dropped as too_long.")
-    max_symbol_ratio: Fraction = Field(default=0.5, description="Share of characters that are neither letter nor space.")
+    max_symbol_ratio: Fraction = Field(
+        default=0.5, description="Share of characters that are neither letter nor space."
+    )
     max_duplicate_lines: Fraction = Field(default=0.5, description="Share of lines that repeat an earlier line.")
-    max_word_chars: PositiveInt = Field(default=200, description="A longer word (base64, minified code) drops the document.")
+    max_word_chars: PositiveInt = Field(
+        default=200, description="A longer word (base64, minified code) drops the document."
+    )
 
 
 class SplitConfig(Config):
@@ -124,7 +123,8 @@ class SplitConfig(Config):
     heldout_fraction: Fraction = Field(default=0.05, description="Share of groups for held-out measurement.")
     sealed_fraction: Fraction = Field(default=0.05, description="Share of groups that only promotion may open.")
     decontaminate_ngram: PositiveInt = Field(
-        default=13, description="A training document sharing an n-gram of so many words with an evaluation pair is dropped."
+        default=13,
+        description="A training document sharing an n-gram of so many words with an evaluation pair is dropped.",
     )
 
     @model_validator(mode="after")

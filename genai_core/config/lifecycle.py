@@ -19,7 +19,9 @@ from genai_core.config.training import AdamW, TrainingConfig
 class SynthesisConfig(Config):
     """The model writes instruction and answer pairs about real documents; a machine verifies them."""
 
-    prompts: PositiveInt = Field(default=256, description="Real training prompts that the model is asked to vary and answer.")
+    prompts: PositiveInt = Field(
+        default=256, description="Real training prompts that the model is asked to vary and answer."
+    )
     samples_per_prompt: PositiveInt = Field(default=2, description="Completions sampled for each.")
     sampling: SamplingConfig = Field(default=SamplingConfig(temperature=1.0, max_new_tokens=48), description="How.")
     min_accepted: NonNegativeInt = Field(default=8, description="Fewer accepted pairs than this: the guard refuses.")
@@ -30,13 +32,20 @@ class GuardConfig(Config):
     """When a generation is refused. Every threshold is relative to the null band of a real-only arm."""
 
     max_heldout_loss_increase: Fraction = Field(
-        default=0.02, description="Held-out real loss may exceed the real-only arm's by this share, beyond its interval."
+        default=0.02,
+        description="Held-out real loss may exceed the real-only arm's by this share, beyond its interval.",
     )
-    min_diversity_ratio: Fraction = Field(default=0.9, description="distinct-2 of samples, as a share of generation 0's.")
+    min_diversity_ratio: Fraction = Field(
+        default=0.9, description="distinct-2 of samples, as a share of generation 0's."
+    )
     max_self_bleu_increase: Fraction = Field(default=0.05, description="Self-BLEU of samples above generation 0's.")
-    min_tail_coverage_ratio: Fraction = Field(default=0.85, description="Recall of rare real tokens against generation 0's.")
+    min_tail_coverage_ratio: Fraction = Field(
+        default=0.85, description="Recall of rare real tokens against generation 0's."
+    )
     max_duplicate_share: Fraction = Field(default=0.5, description="Share of raw synthetic pairs that repeat another.")
-    min_right_ratio: Fraction = Field(default=0.9, description="Verified task score as a share of the parent's, beyond its interval.")
+    min_right_ratio: Fraction = Field(
+        default=0.9, description="Verified task score as a share of the parent's, beyond its interval."
+    )
 
 
 class RecursionConfig(Config):
@@ -46,7 +55,8 @@ class RecursionConfig(Config):
     synthesis: SynthesisConfig = Field(default=SynthesisConfig(), description="How synthetic pairs are written.")
     min_real_share: Fraction = Field(default=0.5, description="Least share of real tokens in the mixed training rows.")
     training: TrainingConfig = Field(
-        default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=3e-4)), description="Training of each generation."
+        default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=3e-4)),
+        description="Training of each generation.",
     )
     probe_samples: PositiveInt = Field(default=128, description="Held-out prompts sampled to measure diversity.")
     guard: GuardConfig = Field(default=GuardConfig(), description="When a generation is refused.")
@@ -56,7 +66,9 @@ class CorrectionConfig(Config):
     """Self-correction at training time, at generation time and after the fact."""
 
     prompts: PositiveInt = Field(default=256, description="Training prompts to sample from.")
-    samples_per_prompt: PositiveInt = Field(default=4, description="Samples a prompt; the verified ones are learned from.")
+    samples_per_prompt: PositiveInt = Field(
+        default=4, description="Samples a prompt; the verified ones are learned from."
+    )
     sampling: SamplingConfig = Field(default=SamplingConfig(temperature=0.8, max_new_tokens=48), description="How.")
     training: TrainingConfig = Field(
         default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=2e-4)), description="Learning from the verified."
@@ -94,7 +106,9 @@ class GateConfig(Config):
 class PromotionConfig(Config):
     """Where the model is registered and what it must show."""
 
-    model_name: str = Field(default="pydocs", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Registered model name.")
+    model_name: str = Field(
+        default="pydocs", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Registered model name."
+    )
     gate: GateConfig = Field(default=GateConfig(), description="The rules.")
     force: bool = Field(default=False, description="Promote a version again that was rolled back before.")
     max_logit_difference: PositiveFloat = Field(

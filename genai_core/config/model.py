@@ -19,7 +19,9 @@ class ScratchBase(Config):
     n_heads: PositiveInt = Field(default=4, description="Attention heads.")
     n_kv_heads: PositiveInt = Field(default=4, description="Key and value heads; fewer than n_heads is grouped-query.")
     d_ff: PositiveInt = Field(default=688, description="Width of the feed-forward layer.")
-    max_seq_len: PositiveInt = Field(default=1024, description="Longest sequence the model will be used with, in tokens.")
+    max_seq_len: PositiveInt = Field(
+        default=1024, description="Longest sequence the model will be used with, in tokens."
+    )
     tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the initial weights.")
 

@@ -15,20 +15,27 @@ from genai_core.config.training import AdamW, TrainingConfig
 class Recipe(Config):
     """The whole mission: text in, a registered model out."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name; artifacts and runs are called after it.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name; artifacts and runs are called after it."
+    )
     description: str = Field(default="", description="One sentence for the list of recipes.")
     seed: NonNegativeInt = Field(default=0, description="Added to every stage's own seed.")
-    data: AugmentationConfig = Field(default=AugmentationConfig(), description="Text to documents, pairs and packed rows.")
+    data: AugmentationConfig = Field(
+        default=AugmentationConfig(), description="Text to documents, pairs and packed rows."
+    )
     base: Base = Field(default=ScratchBase(), description="The model that training starts from.")
     pretraining: TrainingConfig = Field(default=TrainingConfig(), description="Learning the domain's text.")
     finetuning: TrainingConfig = Field(
-        default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)), description="Learning to follow instructions."
+        default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)),
+        description="Learning to follow instructions.",
     )
     recursion: RecursionConfig = Field(default=RecursionConfig(), description="Recursive synthetic data.")
     correction: CorrectionConfig = Field(default=CorrectionConfig(), description="Self-correction.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="What is measured.")
     promotion: PromotionConfig = Field(default=PromotionConfig(), description="Registration and the gate.")
-    compute: ComputeConfig = Field(default=ComputeConfig(), description="Where it runs; never part of a result's identity.")
+    compute: ComputeConfig = Field(
+        default=ComputeConfig(), description="Where it runs; never part of a result's identity."
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:

@@ -1,6 +1,6 @@
 """What a stage's body is given and what it gives back.
 
-    body(config, context) -> StageResult        files written into context.output are published when it returns
+body(config, context) -> StageResult        files written into context.output are published when it returns
 """
 
 from __future__ import annotations

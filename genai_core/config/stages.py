@@ -1,0 +1,84 @@
+"""The slice of a recipe that defines each stage's result."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from genai_core.config.base import Config, Fraction, NonNegativeInt, PositiveInt
+from genai_core.config.data import AugmentationConfig
+from genai_core.config.generation import SamplingConfig
+from genai_core.config.lifecycle import EvaluationConfig, GuardConfig, SynthesisConfig
+from genai_core.config.model import Base
+from genai_core.config.training import TrainingConfig
+
+
+class AugmentStage(Config):
+    """Inputs: `source` (the text), `base` (only when the tokenizer comes with it). Output: dataset."""
+
+    augmentation: AugmentationConfig
+
+
+class PretrainStage(Config):
+    """Inputs: `corpus`, `base` (unless from scratch). Output: model."""
+
+    base: Base
+    training: TrainingConfig
+
+
+class TuneStage(Config):
+    """Train on instruction pairs: fine-tuning, a generation, a control arm, learning from corrections.
+
+    Inputs: `model`, `corpus`, and any number of `extra-1`, `extra-2`, ... (datasets with pairs/train.parquet).
+    Output: model.
+    """
+
+    training: TrainingConfig
+    min_real_share: Fraction = Field(default=0.0, description="Least share of trained tokens that come from `corpus`.")
+
+
+class SynthesizeStage(Config):
+    """Inputs: `model`, `corpus`, `extra-1`, ... (earlier generations' data). Output: dataset."""
+
+    synthesis: SynthesisConfig
+    generation: PositiveInt = Field(description="Number of the generation, from 1.")
+
+
+class MeasureGenerationStage(Config):
+    """Inputs: `candidate`, `parent`, `origin` (generation 0), `control` (real-only arm), `corpus`, `synthetic`.
+
+    Output: report with the guard's verdict.
+    """
+
+    evaluation: EvaluationConfig
+    guard: GuardConfig
+    probe_samples: PositiveInt
+    generation: PositiveInt
+    min_accepted: int = 0
+
+
+class SampleCorrectionsStage(Config):
+    """Inputs: `model`, `corpus`. Output: dataset of verified answers."""
+
+    prompts: PositiveInt
+    samples_per_prompt: PositiveInt
+    sampling: SamplingConfig
+    seed: NonNegativeInt
+
+
+class MeasureCorrectionStage(Config):
+    """Inputs: `before`, `after`, `corpus`. Output: report with transition tables of the three moments."""
+
+    best_of: PositiveInt
+    measure_prompts: PositiveInt
+    sampling: SamplingConfig
+    evaluation: EvaluationConfig
+    seed: NonNegativeInt
+
+
+class EvaluateStage(Config):
+    """Inputs: `model`, `corpus`. Output: report. `sealed` is opened only by promotion."""
+
+    evaluation: EvaluationConfig
+    split: Literal["heldout", "sealed"]

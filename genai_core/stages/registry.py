@@ -1,0 +1,57 @@
+"""Which stages there are: code version, what they publish, their config and where their body is.
+
+The version is bumped by hand when a body's output changes; a golden test of each stage's tiny output fails when it
+changes without a bump. Bodies are named, not imported: this table is read by processes without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from genai_core.config.base import Config
+from genai_core.config.stages import (
+    AugmentStage,
+    EvaluateStage,
+    MeasureCorrectionStage,
+    MeasureGenerationStage,
+    PretrainStage,
+    SampleCorrectionsStage,
+    SynthesizeStage,
+    TuneStage,
+)
+from genai_core.storage.artifact import ArtifactKind
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the table."""
+
+    name: str
+    version: int
+    kind: ArtifactKind
+    config: type[Config]
+    body: str  # "module:function"
+
+    def load_body(self) -> Callable[[Any, Any], Any]:
+        """Import and return the body."""
+        module, function = self.body.split(":")
+        body: Callable[[Any, Any], Any] = getattr(importlib.import_module(f"genai_core.stages.{module}"), function)
+        return body
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("augment", 1, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
+        Stage("pretrain", 1, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
+        Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
+        Stage("synthesize", 1, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
+        Stage("measure-generation", 1, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
+        Stage("sample-corrections", 1, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
+        Stage("measure-correction", 1, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
+        Stage("evaluate", 1, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
+    )
+}
