@@ -1,0 +1,191 @@
+"""Prompt and answer -> token ids under a chat template, and which of them are trained on.
+
+    <|user|> What closes a file? <|end|> <|assistant|> file.close() <|end|>
+       0     0    0     0    0     0          0          1   1  1     1      loss_mask
+
+The mask comes from prefix lengths: what is rendered up to the generation prompt must be an exact prefix of the whole,
+token by token. Both are rendered by the template in one piece, never glued together from separately tokenised strings,
+and strings of the user's that spell a special token are encoded as letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from genai_core.errors import DataError, ModelError
+
+MAX_VIOLATION_SHARE = 0.001  # objectives.md 8.10: above this it is the template, not the row
+
+# For tokenizers that come without a template, so nothing may be added to their vocabulary.
+DEFAULT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '### ' + message['role'] | capitalize + ':\n' + message['content'] -}}"
+    "{%- if message['role'] == 'assistant' -%}{{- eos_token -}}{%- endif -%}"
+    "{{- '\n\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '### Assistant:\n' -}}{%- endif -%}"
+)
+
+_PROBE_PROMPT, _PROBE_ANSWER = "zqprompt", "zqanswer"
+
+
+class PrefixViolationError(DataError):
+    """The prompt's tokens are not a prefix of the whole example's tokens, so the answer cannot be marked."""
+
+
+def attach_default_template(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Give a tokenizer without a chat template a plain one; return whether that was needed.
+
+    Raises:
+        ModelError: the tokenizer has no eos token, so no answer could end.
+    """
+    if tokenizer.chat_template:
+        return False
+    if tokenizer.eos_token is None:
+        raise ModelError("The tokenizer has neither a chat template nor an eos token. Set eos_token in its config.")
+    tokenizer.chat_template = DEFAULT_TEMPLATE
+    return True
+
+
+def chat_messages(prompt: str, draft: str = "", remark: str = "") -> list[dict[str, str]]:
+    """Return the turns of a request; a draft and a remark on it make it a three-turn conversation."""
+    messages = [{"role": "user", "content": prompt}]
+    if draft or remark:
+        messages += [{"role": "assistant", "content": draft}, {"role": "user", "content": remark}]
+    return messages
+
+
+def render_messages(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool
+) -> list[int]:
+    """Return the ids of a conversation, with the header of the assistant's next turn or without.
+
+    Raises:
+        ModelError: the tokenizer has no chat template, or its template refuses the conversation.
+    """
+    ids: list[int] = _apply(tokenizer, messages, add_generation_prompt=add_generation_prompt, tokenize=True)
+    return ids
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, draft: str = "", remark: str = "") -> list[int]:
+    """Return the ids of a request up to and including the generation prompt."""
+    return render_messages(tokenizer, chat_messages(prompt, draft, remark), add_generation_prompt=True)
+
+
+def render_example(tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Return ids and loss_mask (1: trained on) of a prompt and its answer; see `render_conversation`."""
+    return render_conversation(tokenizer, [*chat_messages(prompt), {"role": "assistant", "content": completion}])
+
+
+def render_conversation(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]]
+) -> tuple[list[int], list[int]]:
+    """Return ids and loss_mask of a conversation: 1 on every assistant turn and its end token, 0 on headers and others.
+
+    What a template writes after the end token (ChatML: a line break) is never generated, so it is not trained on, and
+    after the last turn it is left out.
+
+    Raises:
+        PrefixViolationError: the turns before an answer are not a prefix, token by token, of those with it.
+    """
+    ends = end_of_turn_id(tokenizer)
+    whole = render_messages(tokenizer, messages, add_generation_prompt=False)
+    mask = [0] * len(whole)
+    last = len(whole)
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = render_messages(tokenizer, messages[:index], add_generation_prompt=True) if index else []
+        after = whole
+        if index + 1 < len(messages):
+            after = render_messages(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        for shorter in (before, after):
+            if whole[: len(shorter)] != shorter:
+                raise PrefixViolationError(_describe_violation(tokenizer, shorter, whole))
+        stop = len(after)
+        if ends is not None and ends in after[len(before) :]:
+            stop -= after[::-1].index(ends)
+        mask[len(before) : stop] = [1] * (stop - len(before))
+        last = stop if index + 1 == len(messages) else len(whole)
+    return whole[:last], mask[:last]
+
+
+def render_examples(
+    tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[str, str]]
+) -> list[tuple[list[int], list[int]] | None]:
+    """Return ids and loss_mask of each (prompt, completion); None for one whose prompt is not a prefix.
+
+    Raises:
+        PrefixViolationError: more than 0.1 % of the examples are not; names the count and the first.
+    """
+    rendered: list[tuple[list[int], list[int]] | None] = []
+    violations: list[str] = []
+    for prompt, completion in examples:
+        try:
+            rendered.append(render_example(tokenizer, prompt, completion))
+        except PrefixViolationError as error:
+            rendered.append(None)
+            violations.append(str(error))
+    if len(violations) > MAX_VIOLATION_SHARE * len(examples):
+        raise PrefixViolationError(
+            f"{len(violations):,} of {len(examples):,} examples have a prompt that is not a prefix of the whole "
+            f"(at most {MAX_VIOLATION_SHARE:.1%} may be dropped). The first: {violations[0]}"
+        )
+    return rendered
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return the special token with which the chat template closes an answer, found by rendering one; None: it has none."""
+    return _find_end_of_turn(tokenizer, str(tokenizer.chat_template))
+
+
+def end_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the ids at which generation stops, ascending: the eos token and the template's end-of-turn token."""
+    ids = {tokenizer.eos_token_id, end_of_turn_id(tokenizer) if tokenizer.chat_template else None}
+    return sorted(int(index) for index in ids if index is not None)
+
+
+@lru_cache(maxsize=16)
+def _find_end_of_turn(tokenizer: PreTrainedTokenizerFast, template: str) -> int | None:
+    """Render one answer and return the first special token behind it. `template` is there to key the cache."""
+    messages = [{"role": "user", "content": _PROBE_PROMPT}, {"role": "assistant", "content": _PROBE_ANSWER}]
+    text: str = _apply(tokenizer, messages, add_generation_prompt=False, tokenize=False)
+    behind = text.rpartition(_PROBE_ANSWER)[2] if _PROBE_ANSWER in text else ""
+    special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return next((int(index) for index in ids if index in special), None)
+
+
+def _apply(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]], **options: Any) -> Any:
+    if not tokenizer.chat_template:
+        raise ModelError("The tokenizer has no chat template. Give it one with attach_default_template.")
+    if options["tokenize"]:
+        # The user's text may spell a special token: letters then, not a turn that ends.
+        options |= {"return_dict": False, "sanitize_control_tokens": True, "tokenizer_kwargs": {"verbose": False}}
+    try:
+        # Some templates write today's date: the same recipe must give the same rows tomorrow.
+        return tokenizer.apply_chat_template(list(messages), strftime_now=_fixed_date, **options)
+    except Exception as error:  # jinja's own errors: the template is somebody else's program
+        if type(error).__module__.partition(".")[0] != "jinja2":
+            raise
+        roles = ", ".join(message["role"] for message in messages)
+        raise ModelError(f"The chat template refuses a conversation of ({roles}): {error}") from error
+
+
+def _fixed_date(pattern: str) -> str:
+    return "26 Jul 2024"  # what the Llama 3 templates fall back to
+
+
+def _describe_violation(tokenizer: PreTrainedTokenizerFast, shorter: list[int], whole: list[int]) -> str:
+    at = next(
+        (i for i, (a, b) in enumerate(zip(shorter, whole, strict=False)) if a != b), min(len(shorter), len(whole))
+    )
+    return (
+        f"rendered up to the answer, token {at} is {tokenizer.decode(shorter[at : at + 3])!r}; in the whole example it "
+        f"is {tokenizer.decode(whole[at : at + 3])!r}. Either the chat template rewrites earlier turns, or the answer "
+        "begins with white space that merges with its header: strip it."
+    )

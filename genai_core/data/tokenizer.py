@@ -1,0 +1,158 @@
+"""Text -> token ids: a byte-level BPE tokenizer trained here, or the one that comes with a base model.
+
+The trained one is GPT-2's scheme (Radford et al. 2019, section 2.2) with each digit its own token, and these specials:
+
+    <|pad|>         fills rows; never an input that counts
+    <|endoftext|>   opens and closes a document (bos = eos)
+    <|system|> <|user|> <|assistant|>   open a turn
+    <|end|>         closes a turn; chat generation stops at it
+
+All are distinct: a pad that equals the end token, masked by its id, makes a model that never stops (trl issue 976).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from genai_core.errors import ConfigError, DataError, ModelError
+
+PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END = (
+    "<|pad|>",
+    "<|endoftext|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+)
+SPECIALS = (PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END)
+LEAST_VOCABULARY = 300  # 256 bytes, the specials, and a few merges
+
+# Nothing stands between a special token and the content, so no merge can cross the border between prompt and answer.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{{ '<|system|>' }}"
+    "{%- elif message['role'] == 'user' -%}{{ '<|user|>' }}"
+    "{%- elif message['role'] == 'assistant' -%}{{ '<|assistant|>' }}"
+    "{%- else -%}{{ raise_exception('unknown role: ' + message['role']) }}"
+    "{%- endif -%}"
+    "{{- message['content'] -}}{{- '<|end|>' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with a chat template; the same texts give the same tokenizer.
+
+    Args:
+        texts: what to learn merges from, read once.
+        vocab_size: entries, specials included; little text may give fewer.
+        max_length: tokens of the model's longest input; told by the tokenizer, it cuts nothing.
+
+    Raises:
+        ConfigError: vocab_size is below 300.
+        DataError: there is no text.
+    """
+    if vocab_size < LEAST_VOCABULARY:
+        raise ConfigError(
+            f"tokenizer.vocab_size={vocab_size} is too small: 256 bytes and {len(SPECIALS)} special tokens leave no room "
+            f"for words. Set it to at least {LEAST_VOCABULARY}."
+        )
+    counted = _Counted(texts)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        counted,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            show_progress=False,
+            special_tokens=list(SPECIALS),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        ),
+    )
+    if not counted.characters:
+        raise DataError("There is no text to train a tokenizer on: every document was dropped or is empty.")
+    trained: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=DOCUMENT,
+        eos_token=DOCUMENT,
+        extra_special_tokens=[SYSTEM, USER, ASSISTANT, END],
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+    trained.chat_template = CHAT_TEMPLATE
+    return trained
+
+
+class _Counted:
+    """Texts, and how many characters have gone by."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            self.characters += len(text)
+            yield text
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder.
+
+    Raises:
+        ModelError: there is none, or none that the tokenizers library can run.
+    """
+    if not (path / "tokenizer_config.json").is_file():
+        raise ModelError(f"No tokenizer in {path}: tokenizer_config.json is missing. Name a folder of save_pretrained.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The tokenizer in {path} cannot be loaded: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"The tokenizer in {path} is a {type(tokenizer).__name__} without a tokenizer.json. "
+            "Convert it with transformers and save it again."
+        )
+    return tokenizer
+
+
+def document_end_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the id that opens and closes documents: <|endoftext|> where the vocabulary has it, else eos.
+
+    Instruct models often have a turn marker as eos (SmolLM2: <|im_end|>), but were pre-trained with <|endoftext|>.
+
+    Raises:
+        ModelError: the tokenizer has neither.
+    """
+    for index, token in tokenizer.added_tokens_decoder.items():
+        if token.content == DOCUMENT:
+            return int(index)
+    if tokenizer.eos_token_id is None:
+        raise ModelError("The tokenizer has no eos token, so documents cannot be closed. Set eos_token in its config.")
+    return int(tokenizer.eos_token_id)
+
+
+def encode_documents(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], batch_size: int = 256
+) -> Iterator[list[int]]:
+    """Yield the ids of each text, in order, with no special token among them: a text that spells one gets its letters."""
+    source = iter(texts)
+    while batch := list(islice(source, batch_size)):
+        yield from tokenizer(
+            batch,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,  # a document may be longer than the model; packing cuts it
+        )["input_ids"]

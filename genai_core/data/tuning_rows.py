@@ -1,0 +1,109 @@
+"""Real and extra instruction pairs -> packed rows, with real ones always kept: accumulate, never replace.
+
+Training on a model's own text alone loses the tails of the distribution; keeping all real data beside it bounds the
+error (Gerstgrasser et al. 2024, arXiv 2404.01413). What is held to a share is trained tokens, because they are what the
+loss averages over: with R real ones and a least share s, the extra ones are cut down to R (1 - s) / s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from genai_core.data.documents import Pair
+from genai_core.data.packing import PackedRows, check_seq_len, pack_examples, why_dropped
+from genai_core.data.templates import render_examples
+from genai_core.errors import DataError
+
+Example = tuple[list[int], list[int]]
+
+
+def build_tuning_rows(  # noqa: PLR0917 (six plain values, named at every call)
+    real: Sequence[Pair],
+    extra: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerFast,
+    seq_len: int,
+    min_real_share: float,
+    seed: int,
+) -> tuple[PackedRows, dict[str, Any]]:
+    """Return packed rows and what went into them; the same arguments give the same rows.
+
+    Args:
+        real: pairs of the corpus; only duplicates and those that do not fit a row are left out.
+        extra: synthetic or corrected pairs; a repetition of any earlier pair is left out.
+        tokenizer: with a chat template.
+        seq_len: tokens in a row.
+        min_real_share: least share of trained tokens from `real`; 0 keeps all extra ones, 1 none.
+        seed: which extra pairs stay when not all may.
+
+    Raises:
+        DataError: nothing is left to train on; or the template breaks more than 0.1 % of the pairs.
+    """
+    check_seq_len(seq_len)
+    seen: set[tuple[str, str]] = set()
+    dropped: dict[str, dict[str, int]] = {"real": {}, "extra": {}}
+    kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
+    kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
+    chosen = _choose_extra(kept_real, kept_extra, min_real_share, seed)
+    if len(chosen) < len(kept_extra):
+        dropped["extra"]["over_share"] = len(kept_extra) - len(chosen)
+    if not kept_real and not chosen:
+        raise DataError(
+            f"No instruction pair is left to train on, of {len(real)} real and {len(extra)} extra ones; dropped: {dropped}. "
+            "If they are too_long, raise seq_len; if over_share, give real pairs or lower min_real_share."
+        )
+    rows = pack_examples([*kept_real, *chosen], seq_len, pad_id=tokenizer.pad_token_id or 0)
+    real_tokens, extra_tokens = _count_trained(kept_real), _count_trained(chosen)
+    stats = {
+        "rows": len(rows),
+        "examples": {"real": len(kept_real), "extra": len(chosen)},
+        "trained_tokens": {"real": real_tokens, "extra": extra_tokens},
+        "real_share": real_tokens / (real_tokens + extra_tokens),
+        "efficiency": rows.efficiency(),
+        "dropped": {origin: dict(sorted(reasons.items())) for origin, reasons in dropped.items()},
+    }
+    return rows, stats
+
+
+def _render(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerFast,
+    seq_len: int,
+    seen: set[tuple[str, str]],
+    dropped: dict[str, int],
+) -> list[Example]:
+    """Return the examples that can be packed; add to `seen` and, by reason, to `dropped`."""
+    fresh: list[tuple[str, str]] = []
+    for pair in pairs:
+        key = (pair.prompt, pair.completion)
+        if key in seen:
+            dropped["duplicate"] = dropped.get("duplicate", 0) + 1
+        else:
+            seen.add(key)
+            fresh.append(key)
+    examples: list[Example] = []
+    for example in render_examples(tokenizer, fresh):
+        reason = "not_a_prefix" if example is None else why_dropped(*example, seq_len)
+        if example is None or reason:
+            dropped[reason] = dropped.get(reason, 0) + 1
+        else:
+            examples.append(example)
+    return examples
+
+
+def _choose_extra(real: list[Example], extra: list[Example], min_real_share: float, seed: int) -> list[Example]:
+    """Return as many extra examples as the share allows, in their own order, drawn by the seed."""
+    if min_real_share <= 0 or not extra:
+        return extra
+    budget = _count_trained(real) * (1 - min_real_share) / min_real_share
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(extra))
+    tokens = np.cumsum([_count_trained([extra[index]]) for index in order])
+    return [extra[index] for index in sorted(order[: int(np.searchsorted(tokens, budget, side="right"))])]
+
+
+def _count_trained(examples: Sequence[Example]) -> int:
+    """Return the positions that carry a loss; a segment's first never does."""
+    return sum(sum(mask[1:]) for _, mask in examples)
