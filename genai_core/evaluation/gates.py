@@ -18,12 +18,11 @@ from dataclasses import dataclass
 
 from genai_core.config.lifecycle import GateConfig
 from genai_core.errors import ConfigError
+from genai_core.evaluation.benchmarks import text
+from genai_core.evaluation.benchmarks.names import is_closed_book
 from genai_core.evaluation.compare import METRICS, Difference, Report, difference_of, require_same_split
 
 METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
-TEXT_SUITE = "text"
-# closed-book suites are reported apart and decide nothing: a small model cannot know names it has not read
-CLOSED_BOOK_SUITES = ("name",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,11 @@ class Finding:
 
 
 def open_book_suites(report: Report) -> list[str]:
-    """Return the suites of a report whose prompts hold what is needed for the answer, in order."""
-    return [suite for suite in report.suites() if suite != TEXT_SUITE and suite not in CLOSED_BOOK_SUITES]
+    """Return the suites of a report whose prompts hold what is needed for the answer, in order.
+
+    Closed-book suites decide nothing: a small model cannot know names it has not read.
+    """
+    return [suite for suite in report.suites() if suite != text.SUITE and not is_closed_book(suite)]
 
 
 def judge(
@@ -85,7 +87,7 @@ def judge(
         return difference_of(METRIC_BY_NAME[metric], candidate, other, within, draws=draws, seed=seed)
 
     findings = [
-        keeps_the_domain(gate, difference("bits_per_byte", base, [TEXT_SUITE]), base.model),
+        keeps_the_domain(gate, difference("bits_per_byte", base, [text.SUITE]), base.model),
         learned_to_answer(gate, difference("answer_loss", base, suites), base.model),
     ]
     if champion is None:

@@ -1,0 +1,67 @@
+"""A model as an evaluation sees it: rows go in, scores or completions come out, in fixed shards.
+
+The shards are run by the stage's workers, and a finished shard is never made again. What one model is asked is named by
+`model name / part`, so two models in one stage keep their shards apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genai_core.config.compute import ComputeConfig
+from genai_core.config.generation import SamplingConfig
+from genai_core.errors import ModelError
+from genai_core.generation.types import Completion, Request
+
+MapShards = Callable[..., list[Any]]
+"""`Workers.map_shards` of the stage contract."""
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model directory and the workers that run it."""
+
+    name: str
+    path: Path
+    map_shards: MapShards
+    compute: ComputeConfig
+
+    def score(self, rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+        """Return the rows with their negative log-likelihood in nats and their number of tokens.
+
+        Raises:
+            ModelError: a likelihood is not finite, so the model is broken; names the row.
+        """
+        from genai_core.generation.worker import score_shard
+
+        scored = self._map(score_shard, {}, rows, part)
+        for row in scored:
+            if not abs(row["nll"]) < float("inf"):
+                raise ModelError(
+                    f"{self.name} gives row {row['row_id']} a loss of {row['nll']}. Its weights are broken."
+                )
+        return scored
+
+    def complete(self, requests: Sequence[Request], sampling: SamplingConfig, part: str) -> list[Completion]:
+        """Return one completion for each request, in order."""
+        from genai_core.generation.worker import generate_shard
+
+        rows = [request.to_json() for request in requests]
+        answers = self._map(generate_shard, {"sampling": sampling.model_dump(mode="json")}, rows, part)
+        return [Completion.from_json(row) for row in answers]
+
+    def _map(self, function: Callable[..., Any], more: dict[str, Any], rows: Sequence[Any], part: str) -> list[Any]:
+        workers = self.compute.generation_workers or self.compute.workers or 1
+        return self.map_shards(
+            function,
+            {"model": str(self.path), **more},
+            rows,
+            name=f"{self.name}-{part}",
+            shard_rows=self.compute.shard_rows,
+            workers=workers,
+            threads=self.compute.threads or max(1, (os.cpu_count() or 1) // workers),
+        )

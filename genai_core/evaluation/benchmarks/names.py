@@ -1,0 +1,14 @@
+"""Closed book: a summary alone, the dotted name it belongs to.
+
+The prompt does not hold the answer, so this measures what was memorised of the training text. It is reported apart from
+the open-book tasks and decides nothing at the gate. Cases are those of `calls`.
+"""
+
+from __future__ import annotations
+
+CLOSED_BOOK = ("name",)
+
+
+def is_closed_book(task: str) -> bool:
+    """Return whether a task's prompts leave out what is needed for the answer."""
+    return task in CLOSED_BOOK

@@ -1,0 +1,50 @@
+"""Evaluate: one model on one split of one corpus.
+
+report.json     figures, intervals, baselines, number of cases
+cases.jsonl     one row a case: what every comparison is computed from
+answers.jsonl   prompt, gold, answer, verdict: to look at
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genai_core.config.stages import EvaluateStage
+from genai_core.evaluation.asking import AskedModel
+from genai_core.evaluation.compare import write_jsonl
+from genai_core.evaluation.runner import (
+    choose_documents,
+    choose_pairs,
+    make_report,
+    measure_baselines,
+    measure_pairs,
+    measure_text,
+)
+from genai_core.feedback.baselines import fit_baselines
+from genai_core.feedback.verify import open_verifier
+from genai_core.stages.contract import StageContext, StageResult
+
+
+def evaluate(config: EvaluateStage, context: StageContext) -> StageResult:
+    """Measure `model` on the split of `corpus`; the sealed split is read only where the config says so."""
+    corpus = context.inputs["corpus"]
+    verifier = open_verifier(corpus)
+    model = ask(context, "model")
+    cases = measure_text(model, choose_documents(corpus, config.split, config.evaluation))
+    shown = []
+    pairs = choose_pairs(corpus, config.split, config.evaluation)
+    for task, chosen in pairs.items():
+        context.check()
+        measured, answers = measure_pairs(model, task, chosen, verifier, config.evaluation)
+        cases += measured
+        shown += answers
+    baselines = measure_baselines(fit_baselines(corpus), pairs, verifier)
+    report = make_report(config.split, context.refs["model"].label(), cases, baselines, config.evaluation)
+    report.write(context.output)
+    write_jsonl(context.output / "answers.jsonl", shown)
+    return StageResult(metrics={f"eval/{name}": value for name, value in report.figures.items()})
+
+
+def ask(context: StageContext, role: str, path: Path | None = None) -> AskedModel:
+    """Return the model of a role as the evaluation asks it, on the stage's workers."""
+    return AskedModel(role, path or context.inputs[role], context.workers.map_shards, context.job.compute)
