@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from genai_core.errors import DataError, ModelError
 
 MAX_VIOLATION_SHARE = 0.001  # objectives.md 8.10: above this it is the template, not the row
+BATCH_EXAMPLES = 256
 
 # For tokenizers that come without a template, so nothing may be added to their vocabulary.
 DEFAULT_TEMPLATE = (
@@ -92,44 +93,48 @@ def render_conversation(
     Raises:
         PrefixViolationError: the turns before an answer are not a prefix, token by token, of those with it.
     """
-    ends = end_of_turn_id(tokenizer)
     whole = render_messages(tokenizer, messages, add_generation_prompt=False)
     mask = [0] * len(whole)
-    last = len(whole)
+    end = len(whole)
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         before = render_messages(tokenizer, messages[:index], add_generation_prompt=True) if index else []
-        after = whole
-        if index + 1 < len(messages):
-            after = render_messages(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        for shorter in (before, after):
-            if whole[: len(shorter)] != shorter:
-                raise PrefixViolationError(_describe_violation(tokenizer, shorter, whole))
-        stop = len(after)
-        if ends is not None and ends in after[len(before) :]:
-            stop -= after[::-1].index(ends)
+        is_last = index + 1 == len(messages)
+        after = whole if is_last else render_messages(tokenizer, messages[: index + 1], add_generation_prompt=False)
+        stop = _find_answer_end(tokenizer, before, after, whole)
         mask[len(before) : stop] = [1] * (stop - len(before))
-        last = stop if index + 1 == len(messages) else len(whole)
-    return whole[:last], mask[:last]
+        end = stop if is_last else end
+    return whole[:end], mask[:end]
 
 
 def render_examples(
     tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[str, str]]
 ) -> list[tuple[list[int], list[int]] | None]:
-    """Return ids and loss_mask of each (prompt, completion); None for one whose prompt is not a prefix.
+    """Return `render_example` of each (prompt, completion), in batches; None for one whose prompt is not a prefix.
 
     Raises:
         PrefixViolationError: more than 0.1 % of the examples are not; names the count and the first.
     """
     rendered: list[tuple[list[int], list[int]] | None] = []
     violations: list[str] = []
-    for prompt, completion in examples:
-        try:
-            rendered.append(render_example(tokenizer, prompt, completion))
-        except PrefixViolationError as error:
-            rendered.append(None)
-            violations.append(str(error))
+    for start in range(0, len(examples), BATCH_EXAMPLES):
+        prompts = [chat_messages(prompt) for prompt, _ in examples[start : start + BATCH_EXAMPLES]]
+        answers = [{"role": "assistant", "content": answer} for _, answer in examples[start : start + BATCH_EXAMPLES]]
+        befores = _render_batch(tokenizer, prompts, add_generation_prompt=True)
+        wholes = _render_batch(
+            tokenizer,
+            [[*prompt, answer] for prompt, answer in zip(prompts, answers, strict=True)],
+            add_generation_prompt=False,
+        )
+        for before, whole in zip(befores, wholes, strict=True):
+            try:
+                stop = _find_answer_end(tokenizer, before, whole, whole)
+            except PrefixViolationError as error:
+                rendered.append(None)
+                violations.append(str(error))
+            else:
+                rendered.append((whole[:stop], [0] * len(before) + [1] * (stop - len(before))))
     if len(violations) > MAX_VIOLATION_SHARE * len(examples):
         raise PrefixViolationError(
             f"{len(violations):,} of {len(examples):,} examples have a prompt that is not a prefix of the whole "
@@ -160,7 +165,42 @@ def _find_end_of_turn(tokenizer: PreTrainedTokenizerFast, template: str) -> int 
     return next((int(index) for index in ids if index in special), None)
 
 
-def _apply(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]], **options: Any) -> Any:
+def _find_answer_end(tokenizer: PreTrainedTokenizerFast, before: list[int], after: list[int], whole: list[int]) -> int:
+    """Return the position behind an answer's end token.
+
+    Args:
+        before: rendered up to the answer, with the generation prompt.
+        after: rendered up to and including the answer.
+        whole: the conversation.
+    """
+    for shorter in (before, after):
+        if whole[: len(shorter)] != shorter:
+            raise PrefixViolationError(_describe_violation(tokenizer, shorter, whole))
+    end = end_of_turn_id(tokenizer)
+    if end is None or end not in after[len(before) :]:
+        return len(after)
+    return len(after) - after[::-1].index(end)
+
+
+def _render_batch(
+    tokenizer: PreTrainedTokenizerFast, batch: list[list[dict[str, str]]], *, add_generation_prompt: bool
+) -> list[list[int]]:
+    """Return `render_messages` of each conversation; tokenised together where no text spells a special token."""
+    spellings = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
+    plain = [not any(token in turn["content"] for turn in turns for token in spellings) for turns in batch]
+    together = [turns for turns, is_plain in zip(batch, plain, strict=True) if is_plain]
+    encoded = iter(())
+    if together:
+        texts = _apply(tokenizer, together, add_generation_prompt=add_generation_prompt, tokenize=False)
+        encoded = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+    return [
+        next(encoded) if is_plain else render_messages(tokenizer, turns, add_generation_prompt=add_generation_prompt)
+        for turns, is_plain in zip(batch, plain, strict=True)
+    ]
+
+
+def _apply(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Any], **options: Any) -> Any:
+    """Call the chat template on the messages of a conversation, or on a list of conversations."""
     if not tokenizer.chat_template:
         raise ModelError("The tokenizer has no chat template. Give it one with attach_default_template.")
     if options["tokenize"]:
@@ -172,8 +212,7 @@ def _apply(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]
     except Exception as error:  # jinja's own errors: the template is somebody else's program
         if type(error).__module__.partition(".")[0] != "jinja2":
             raise
-        roles = ", ".join(message["role"] for message in messages)
-        raise ModelError(f"The chat template refuses a conversation of ({roles}): {error}") from error
+        raise ModelError(f"The chat template refuses a conversation of user and assistant turns: {error}") from error
 
 
 def _fixed_date(pattern: str) -> str:
