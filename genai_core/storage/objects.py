@@ -14,10 +14,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object: its path below the store's root, with forward slashes, and its size in bytes."""
+    """One object: its path below the store's root, with forward slashes, its size in bytes, when it was written."""
 
     path: str
     size: int
+    modified: float = 0.0
+    """Seconds since the epoch, by the store's clock; only for ages of hours and days."""
 
 
 class ObjectStore(Protocol):
