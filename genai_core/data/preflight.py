@@ -104,8 +104,8 @@ def render_preflight_text(report: dict[str, Any]) -> str:
         text = Text()
         text.append(name, style="bold")
         text.append(f"  {counts['share']:.1%} of {counts['tokens']:,} tokens trained on\n")
-        first = next((sample for sample in report["samples"] if sample["source"] == name), {"spans": []})
-        for piece, trained in first["spans"]:
+        spans: list[Span] = next((sample["spans"] for sample in report["samples"] if sample["source"] == name), [])
+        for piece, trained in spans:
             text.append("\n" if trained is None else piece, style="green" if trained else "dim")
         lines.append(text.markup)
     return "\n\n".join(lines)
