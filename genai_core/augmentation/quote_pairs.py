@@ -97,14 +97,14 @@ def _draw(
         candidates = [
             (sentence, beginning)
             for sentence in shown
-            if sentence not in seen and len(shown) > 1 and (beginning := _unique_beginning(sentence, shown))
+            if sentence not in seen and len(shown) > 1 and (beginning := unique_beginning(sentence, shown))
         ]
         if candidates:
             return (passage, *rng.choice(candidates))
     return None
 
 
-def _unique_beginning(sentence: str, shown: Sequence[str]) -> str:
+def unique_beginning(sentence: str, shown: Sequence[str]) -> str:
     """Return the shortest beginning that no other shown sentence has; '' if none leaves enough to be written."""
     words = sentence.split(" ")
     if len(words) > _MAX_SENTENCE_WORDS:

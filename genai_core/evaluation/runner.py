@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,17 +70,21 @@ def measure_pairs(
     return pair_cases(pairs, answers, scored, verifier)
 
 
+def measure_verdicts(
+    model: AskedModel, task: str, pairs: Sequence[Pair], verifier: Judges, config: EvaluationConfig
+) -> list[dict[str, Any]]:
+    """Return a case for every pair of a task, valid and right only: no gold answer is scored."""
+    answers = model.complete(answer_requests(pairs), greedy(config.max_new_tokens, config.seed), f"{task}-answers")
+    return [judged_case(pair, answer.text, verifier) for pair, answer in zip(pairs, answers, strict=True)]
+
+
 def measure_baselines(
-    baselines: dict[str, Callable[[Pair], str]], pairs: dict[str, list[Pair]], verifier: Judges
+    baselines: Mapping[str, Callable[[Pair], str]], pairs: dict[str, list[Pair]], verifier: Judges
 ) -> dict[str, dict[str, float]]:
     """Return the figures of answers that no model wrote, by baseline."""
+    chosen = [pair for task in pairs.values() for pair in task]
     return {
-        name: {
-            figure: value
-            for task, chosen in pairs.items()
-            for figure, value in figures_of([judged_case(pair, answer(pair), verifier) for pair in chosen]).items()
-            if figure.startswith(f"{task}/")
-        }
+        name: figures_of([judged_case(pair, answer(pair), verifier) for pair in chosen])
         for name, answer in sorted(baselines.items())
     }
 

@@ -25,13 +25,13 @@ class Judges(Protocol):
     """What judges an answer; `feedback.verify.Verifier`."""
 
     def judge(self, pair: Pair, answer: str, *, use_gold: bool) -> Feedback:
-        """Return feedback on the answer: *valid* without gold, *right* with it."""
+        """Return feedback: `valid` never looks at gold; `score` 1.0 with gold is *right*."""
         ...
 
 
 def passes(feedback: Feedback) -> bool:
-    """Return whether an answer was judged and found good."""
-    return feedback.valid and feedback.score >= 0.5
+    """Return whether an answer was judged and found good: with gold this is *right*, without it all checks passed."""
+    return feedback.valid and feedback.score >= 1.0
 
 
 def greedy(max_new_tokens: int, seed: int) -> SamplingConfig:
@@ -50,12 +50,13 @@ def answer_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def judged_case(pair: Pair, answer: str, verifier: Judges) -> dict[str, Any]:
-    """Return the verdicts on one answer: valid and right, 0 or 1."""
+    """Return the verdicts on one answer: valid (which never looks at gold) and right, 0 or 1."""
+    said = verifier.judge(pair, answer, use_gold=True)
     return {
         "suite": pair.task,
         "case_id": pair.pair_id,
-        "valid": float(passes(verifier.judge(pair, answer, use_gold=False))),
-        "right": float(passes(verifier.judge(pair, answer, use_gold=True))),
+        "valid": float(said.valid),
+        "right": float(passes(said)),
     }
 
 
@@ -80,7 +81,6 @@ def pair_cases(
             }
         )
         seen.add(text)
-        said = verifier.judge(pair, answer.text, use_gold=True)
         shown.append(
             {
                 "suite": pair.task,
@@ -90,7 +90,7 @@ def pair_cases(
                 "answer": answer.text,
                 "valid": bool(cases[-1]["valid"]),
                 "right": bool(cases[-1]["right"]),
-                "verdict": said.text,
+                "verdict": verifier.judge(pair, answer.text, use_gold=True).text,
             }
         )
     return cases, shown

@@ -1,0 +1,69 @@
+"""Synthesize: the model writes pairs about real documents, a machine keeps the verified and new ones.
+
+pairs/train.parquet   accepted pairs, origin synthetic-g<n>, each with its check
+stats.json            raw, accepted, rejected by reason, acceptance rate, duplicate share of the raw samples
+samples.json          a few samples of every fate, to look at
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from genai_core.config.stages import SynthesizeStage
+from genai_core.data.documents import Pair, read_pairs, write_pairs
+from genai_core.evaluation.compare import write_json
+from genai_core.evaluation.runner import choose
+from genai_core.generation.driver import drive
+from genai_core.recursion.synthesis.selection import Selection, select
+from genai_core.recursion.synthesis.vary import can_be_varied, vary
+from genai_core.stages.contract import StageContext, StageResult
+from genai_core.stages.evaluate import ask
+
+
+def synthesize(config: SynthesizeStage, context: StageContext) -> StageResult:
+    """Sample `model` on real training prompts of `corpus`; publish what is verified, new and in no evaluation split.
+
+    The prompts are the same in every generation (a fixed real pool), the sampling noise is not.
+    """
+    corpus, synthesis = context.inputs["corpus"], config.synthesis
+    real = read_pairs(corpus / "pairs" / "train.parquet")
+    pool = choose(
+        [pair for pair in real if can_be_varied(pair)], lambda pair: pair.pair_id, synthesis.prompts, synthesis.seed
+    )
+    objects_file = corpus / "objects.json"
+    objects = json.loads(objects_file.read_text(encoding="utf-8")) if objects_file.exists() else {}
+    model = ask(context, "model")
+    [samples] = drive(
+        [vary(pool, synthesis.samples_per_prompt, config.generation, objects, synthesis.seed)],
+        lambda requests: model.complete(requests, synthesis.sampling, "samples"),
+    )
+    context.check()
+    selection = select(samples, real, _earlier(context), _measured(corpus))
+    return _publish(selection, config.generation, len(pool), context)
+
+
+def _earlier(context: StageContext) -> list[Pair]:
+    """Return the accepted pairs of all earlier generations."""
+    roles = sorted(role for role in context.inputs if role.startswith("extra-"))
+    return [pair for role in roles for pair in read_pairs(context.inputs[role] / "pairs" / "train.parquet")]
+
+
+def _measured(corpus: Path) -> list[Pair]:
+    """Return the pairs that no training data may give away. Of the sealed ones nothing is kept but the comparison."""
+    return [
+        pair
+        for split in ("heldout", "sealed")
+        if (corpus / "pairs" / f"{split}.parquet").exists()
+        for pair in read_pairs(corpus / "pairs" / f"{split}.parquet")
+    ]
+
+
+def _publish(selection: Selection, generation: int, prompts: int, context: StageContext) -> StageResult:
+    stats = {"generation": generation, "prompts": prompts, **selection.stats()}
+    write_pairs(context.output / "pairs" / "train.parquet", selection.pairs)
+    write_json(context.output / "stats.json", stats)
+    write_json(context.output / "samples.json", selection.shown())
+    figures = {name: float(stats[name]) for name in ("raw", "accepted", "acceptance_rate", "duplicate_share")}
+    rejected = {f"rejected/{reason}": float(count) for reason, count in stats["rejected"].items()}
+    return StageResult(metrics={**figures, **rejected})
