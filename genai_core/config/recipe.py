@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import TypeVar
+
+from pydantic import BaseModel, Field, model_validator
 
 from genai_core.config.base import Config, NonNegativeInt
 from genai_core.config.compute import ComputeConfig
@@ -10,6 +12,20 @@ from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainToken
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
 from genai_core.config.training import AdamW, TrainingConfig
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def with_seed(config: C, seed: int) -> C:
+    """Return a copy whose every `seed` field, at any depth, is raised by the recipe's one seed."""
+    changes: dict[str, object] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name == "seed":
+            changes[name] = value + seed
+        elif isinstance(value, BaseModel):
+            changes[name] = with_seed(value, seed)
+    return config.model_copy(update=changes)
 
 
 class Recipe(Config):
@@ -67,3 +83,12 @@ class Recipe(Config):
                         f"{self.base.max_seq_len}). Lower it, or raise base.max_seq_len."
                     )
         return self
+
+    def seeded(self) -> Recipe:
+        """Return the recipe with its one seed added to every stage's own, and itself set to 0."""
+        return with_seed(self, self.seed).model_copy(update={"seed": 0})
+
+    def longest_sequence(self) -> int:
+        """Return the longest sequence that any stage trains on, in tokens."""
+        trainings = (self.pretraining, self.finetuning, self.recursion.training, self.correction.training)
+        return max(self.data.seq_len, *(training.seq_len for training in trainings))

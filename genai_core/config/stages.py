@@ -82,3 +82,9 @@ class EvaluateStage(Config):
 
     evaluation: EvaluationConfig
     split: Literal["heldout", "sealed"]
+
+
+class VerifyStage(Config):
+    """Inputs: `model`. Output: report. The folder is loaded by plain transformers in a fresh process."""
+
+    max_logit_difference: float = Field(gt=0, description="Largest difference between its logits and ours.")

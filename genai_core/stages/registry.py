@@ -21,6 +21,7 @@ from genai_core.config.stages import (
     SampleCorrectionsStage,
     SynthesizeStage,
     TuneStage,
+    VerifyStage,
 )
 from genai_core.storage.artifact import ArtifactKind
 
@@ -53,5 +54,6 @@ STAGES = {
         Stage("sample-corrections", 1, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 1, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
         Stage("evaluate", 1, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
+        Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),
     )
 }

@@ -1,0 +1,57 @@
+# Two commands matter: `make run` and `make test`. Both make the virtual environment first if it is missing.
+VENV ?= .venv
+RECIPE ?= quickstart
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: run test lint types unit faults platform install install-dev ui clean
+
+run: install
+	@$(BIN)/genai run $(RECIPE)
+
+test: lint types unit
+
+lint: install-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: install-dev
+	@$(BIN)/mypy
+
+unit: install-dev
+	@$(BIN)/pytest -m "not faults and not platform and not gpu and not network"
+
+faults: install-dev
+	@$(BIN)/pytest -m faults tests
+
+platform: install-dev
+	@$(BIN)/pytest -m platform tests
+
+ui: install
+	@$(BIN)/genai ui
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "genai needs Python 3.11 or 3.12; none was found. Install one, or: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+
+# torch first and alone: an exact version with a CPU build at hand must not be replaced by one with CUDA.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing genai (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the test tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,parity]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .genai

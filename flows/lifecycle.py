@@ -1,0 +1,141 @@
+"""The whole mission: text in, a registered model out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow
+
+from flows.session import flow_session
+from genai_core.config.recipe import Recipe
+from genai_core.storage.artifact import ArtifactRef
+from tasks.augmentation import augment
+from tasks.correction import measure_correction, sample_corrections
+from tasks.evaluation import evaluate
+from tasks.finetuning import tune
+from tasks.pretraining import pretrain
+from tasks.registry import champion_of, promote, verify
+from tasks.session import Session, StageRow, current_session
+from tasks.sources import Sources, resolve_sources
+from tasks.stage import metrics_of
+from tasks.synthesis import measure_generation, read_verdict, refuse_for_want_of_data, synthesize
+
+Step = Callable[..., Any]
+
+
+def as_task(task: Any) -> Step:
+    """Call a task as Prefect runs it; a plan calls the bare function instead, with no server."""
+    step: Step = task.fn if current_session().planning else task
+    return step
+
+
+def prepare(sources: Sources, recipe: Recipe) -> ArtifactRef:
+    """Prepare the corpus."""
+    corpus: ArtifactRef = as_task(augment)(sources, recipe)
+    return corpus
+
+
+def learn_text(sources: Sources, recipe: Recipe) -> tuple[ArtifactRef, ArtifactRef]:
+    """Prepare the corpus and train the base model on it."""
+    corpus = prepare(sources, recipe)
+    return corpus, as_task(pretrain)(sources, corpus, recipe)
+
+
+def learn_instructions(base: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
+    """Fine-tune the base model on the corpus's instruction pairs."""
+    tuned: ArtifactRef = as_task(tune)(base, corpus, [], recipe.finetuning, 0.0, recipe, "finetune")
+    return tuned
+
+
+def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
+    """Run the generations; return the last model that the guard let pass."""
+    recursion = recipe.recursion
+    wanted = recursion.synthesis.min_accepted
+    parent, accumulated = origin, list[ArtifactRef]()
+    control: ArtifactRef | None = None
+    for generation in range(1, recursion.generations + 1):
+        synthetic = as_task(synthesize)(parent, corpus, accumulated, generation, recipe)
+        accepted = int(metrics_of(synthetic).get("accepted", wanted))
+        if accepted < wanted:
+            refuse_for_want_of_data(generation, accepted, wanted)
+            break
+        if control is None:
+            control = as_task(tune)(origin, corpus, [], recursion.training, 0.0, recipe, "train-control")
+        candidate = as_task(tune)(
+            origin,
+            corpus,
+            [*accumulated, synthetic],
+            recursion.training,
+            recursion.min_real_share,
+            recipe,
+            f"train-g{generation}",
+        )
+        report = as_task(measure_generation)(candidate, parent, origin, control, corpus, synthetic, generation, recipe)
+        verdict = read_verdict.fn(report)
+        if verdict.decision == "pass":
+            parent = candidate
+            accumulated.append(synthetic)
+        elif verdict.decision == "stop":
+            break
+    return parent
+
+
+def correct(model: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
+    """Let the model learn from its own verified answers; keep what it was if nothing was verified."""
+    samples = as_task(sample_corrections)(model, corpus, recipe)
+    if metrics_of(samples).get("accepted", 1) == 0:
+        reason = "no sampled answer was verified: the model stays as it is"
+        current_session().add(StageRow("train-corrected", "skipped", reasons=(reason,)))
+        return model
+    corrected: ArtifactRef = as_task(tune)(
+        model, corpus, [samples], recipe.correction.training, 0.0, recipe, "train-corrected"
+    )
+    as_task(measure_correction)(model, corrected, corpus, recipe)
+    return corrected
+
+
+def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> None:
+    """Measure candidate, base and champion alike; register the candidate and let the gate decide."""
+    measure = as_task(evaluate)
+    measure(base, corpus, recipe, "base")
+    measure(candidate, corpus, recipe, "candidate")
+    as_task(verify)(candidate, recipe)
+    base_report = measure(base, corpus, recipe, "base", "sealed")
+    candidate_report = measure(candidate, corpus, recipe, "candidate", "sealed")
+    if current_session().planning:
+        return
+    champion = champion_of(recipe)
+    champion_report = None
+    if champion is not None and champion.digest != candidate.digest:
+        champion_report = measure(champion, corpus, recipe, "champion", "sealed")
+    promote(candidate, base_report, candidate_report, champion_report, recipe)
+
+
+def live(recipe: Recipe) -> None:
+    """Go through the whole mission."""
+    recipe = recipe.seeded()
+    sources = resolve_sources(recipe)
+    corpus, base = learn_text(sources, recipe)
+    tuned = learn_instructions(base, corpus, recipe)
+    grown = grow(tuned, corpus, recipe)
+    corrected = correct(grown, corpus, recipe)
+    argue_and_promote(base, corrected, corpus, recipe)
+
+
+@flow(name="lifecycle", flow_run_name="{recipe.name}", validate_parameters=True)
+def lifecycle(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
+    """Take text through every stage and leave a registered model behind.
+
+    Args:
+        recipe: what to do; every field is explained beside it.
+        refresh: stages to compute again although they were published before.
+    """
+    with flow_session(recipe, refresh) as session:
+        live(recipe)
+        return report_of(session)
+
+
+def report_of(session: Session) -> dict[str, Any]:
+    """Return the stages and the model of a session as JSON."""
+    return {"stages": [row.to_json() for row in session.rows], "model": session.model}

@@ -1,0 +1,38 @@
+"""What a run would do: the lifecycle walked without computing anything, with a forecast for what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows.lifecycle import live
+from genai_core.config.recipe import Recipe
+from genai_core.config.settings import Settings
+from genai_core.stages.forecast import forecast_stage
+from genai_core.storage.artifact import ArtifactRef
+from tasks.session import open_session
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a plan."""
+
+    name: str
+    status: str  # reused, compute
+    artifact: ArtifactRef | None
+    forecast: dict[str, Any] | None
+
+
+def plan(recipe: Recipe, settings: Settings, refresh: list[str]) -> list[PlannedStage]:
+    """Return what would be reused and what computed. Resolves data and model first: raises DataError or ModelError."""
+    with open_session(recipe.name, recipe.compute, settings=settings, refresh=set(refresh), planning=True) as session:
+        live(recipe)
+        return [
+            PlannedStage(
+                row.name,
+                row.status,
+                row.artifact,
+                forecast_stage(row.name, recipe) if row.status == "compute" else None,
+            )
+            for row in session.rows
+        ]

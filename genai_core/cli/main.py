@@ -1,0 +1,249 @@
+"""The `genai` command: one Typer application, one place where errors become exit codes.
+
+Exit codes: 0 done; 1 failed; 2 the user's mistake; 3 finished, but the gate refused and the champion is unchanged;
+130 interrupted (and resumable).
+
+Commands import what they need when they run, so that `genai --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genai_core.launch.quiet import silence
+
+app = typer.Typer(
+    name="genai",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train generative language models on your own text: one recipe, one command, a registered model.",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
+storage_app = typer.Typer(no_args_is_help=True, help="Look at, verify and clean the artifact store.")
+models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, show with lineage, roll back.")
+app.add_typer(recipes_app, name="recipe")
+app.add_typer(storage_app, name="storage")
+app.add_typer(models_app, name="models")
+
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")]
+StorageUri = Annotated[
+    str, typer.Option("--storage", metavar="URI", help="Artifact store: a folder or s3://bucket/prefix.")
+]
+TrackingUri = Annotated[str, typer.Option("--mlflow", metavar="URI", help="MLflow server or database.")]
+RayAddress = Annotated[
+    str, typer.Option("--ray", metavar="ADDRESS", help="Job server of a Ray cluster; default: a local Ray.")
+]
+Refresh = Annotated[list[str], typer.Option("--refresh", metavar="STAGE", help="Compute a stage again; repeatable.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.callback()
+def root(debug: Debug = False) -> None:
+    """Set what holds for every command."""
+    silence()
+    if debug:
+        os.environ["GENAI_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")],
+    set_: Overrides = [],  # noqa: B006
+    report: Annotated[Path | None, typer.Option(help="Write what the end table shows as JSON.")] = None,
+    storage: StorageUri = "",
+    mlflow: TrackingUri = "",
+    ray: RayAddress = "",
+    refresh: Refresh = [],  # noqa: B006
+) -> None:
+    """Run a recipe: every stage that was not published before, then registration and the gate."""
+    from genai_core.cli.run import run_recipe
+
+    raise typer.Exit(run_recipe(recipe, set_, report, storage, mlflow, ray, refresh))
+
+
+@recipes_app.command("list")
+def recipe_list() -> None:
+    """List the recipes that come with the package."""
+    from genai_core.cli.recipes import show_list
+
+    show_list()
+
+
+@recipes_app.command("show")
+def recipe_show(recipe: str, set_: Overrides = []) -> None:  # noqa: B006
+    """Print a recipe with every default filled in, as YAML."""
+    from genai_core.cli.recipes import show_recipe
+
+    show_recipe(recipe, set_)
+
+
+@recipes_app.command("check")
+def recipe_check(recipe: str, set_: Overrides = [], storage: StorageUri = "") -> None:  # noqa: B006
+    """Check a recipe, resolve its data and model, tell what would be reused, and forecast the rest."""
+    from genai_core.cli.recipes import check
+
+    check(recipe, set_, storage)
+
+
+@recipes_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of a recipe: every key with its type, default and meaning."""
+    from genai_core.cli.recipes import show_schema
+
+    show_schema()
+
+
+@models_app.callback()
+def models(context: typer.Context, mlflow: TrackingUri = "") -> None:
+    """List the registered models."""
+    if context.invoked_subcommand is None:
+        from genai_core.cli.models import list_models
+
+        list_models(mlflow)
+
+
+@models_app.command("list")
+def models_list(mlflow: TrackingUri = "") -> None:
+    """List the registered models."""
+    from genai_core.cli.models import list_models
+
+    list_models(mlflow)
+
+
+@models_app.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@alias or NAME/version.")],
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Show a model version with its lineage: back to data, config, commit and parents."""
+    from genai_core.cli.models import show_model
+
+    show_model(model, mlflow, storage)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    model: Annotated[str, typer.Argument(help="Name of the registered model.")], mlflow: TrackingUri = ""
+) -> None:
+    """Make the previous champion champion again."""
+    from genai_core.cli.models import rollback
+
+    rollback(model, mlflow)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="NAME[@alias], NAME/version, an artifact (name@version) or a folder.")],
+    message: Annotated[str, typer.Option("--message", "-m", help="Say one thing and leave.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 = the most likely answer.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Talk to a model."""
+    from genai_core.cli.chat import chat_with
+
+    chat_with(model, message, temperature, max_new_tokens, mlflow, storage)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="NAME[@alias], NAME/version or an artifact (name@version).")],
+    recipe: Annotated[str, typer.Option(help="Recipe whose corpus and evaluation are used.")] = "quickstart",
+    set_: Overrides = [],  # noqa: B006
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Measure a model on a recipe's held-out data."""
+    from genai_core.cli.evaluate import evaluate_model
+
+    evaluate_model(model, recipe, set_, mlflow, storage)
+
+
+@app.command()
+def ui(
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI on loopback; 0 = any free one.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI on loopback; 0 = any free one.")] = 5000,
+) -> None:
+    """Serve the Prefect and MLflow UIs on the local stores until Ctrl-C; a `genai run` beside it uses them."""
+    from genai_core.cli.ui import serve
+
+    serve(prefect_port, mlflow_port)
+
+
+@storage_app.command("ls")
+def storage_ls(storage: StorageUri = "") -> None:
+    """List the published artifacts."""
+    from genai_core.cli.storage import list_artifacts
+
+    list_artifacts(storage)
+
+
+@storage_app.command("verify")
+def storage_verify(storage: StorageUri = "") -> None:
+    """Read every byte of every artifact and compare it with its manifest."""
+    from genai_core.cli.storage import verify_artifacts
+
+    raise typer.Exit(verify_artifacts(storage))
+
+
+@storage_app.command("gc")
+def storage_gc(
+    storage: StorageUri = "",
+    mlflow: TrackingUri = "",
+    keep_runs: Annotated[int, typer.Option(help="Flow runs whose artifacts are kept.")] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+) -> None:
+    """Delete artifacts that no registered model, recent run, pin or live claim needs."""
+    from genai_core.cli.storage import collect_garbage
+
+    collect_garbage(storage, mlflow, keep_runs, dry_run)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this installation: versions, memory, disk, stores, servers; say what is wrong and what to do."""
+    from genai_core.cli.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Run the command; turn our errors into a message and an exit code."""
+    from genai_core.errors import GenaiCoreError
+
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except GenaiCoreError as error:
+        if os.environ.get("GENAI_DEBUG"):
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+
+
+def complain(message: str) -> None:
+    """Print an error without a traceback."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(message, markup=False)

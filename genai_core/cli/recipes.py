@@ -1,0 +1,92 @@
+"""`genai recipe`: list, show, check, schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genai_core.cli.options import settings_of
+from genai_core.cli.screen import STATUS_STYLE, clock
+from genai_core.config.load import find_recipe, list_recipes, load_recipe, recipe_schema
+
+
+def show_list() -> None:
+    """Print the recipes that come with the package, with one sentence each."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
+    for path in list_recipes():
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table.add_row(Text(path.stem, style="bold"), values.get("description", ""))
+    Console(highlight=False).print(table)
+
+
+def show_recipe(name: str, overrides: Sequence[str]) -> None:
+    """Print the validated recipe with every default filled in."""
+    recipe = load_recipe(name, overrides)
+    yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False, width=110)
+
+
+def show_schema() -> None:
+    """Print the JSON schema."""
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people write it: 12 MB, 1.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def check(name: str, overrides: Sequence[str], storage: str) -> None:
+    """Print what a run would do, and what it would cost. Raises what a run would raise before its first stage."""
+    recipe = load_recipe(name, overrides)
+    settings = settings_of(storage)
+    from flows.plan import plan
+    from tasks.sources import resolve_sources
+
+    console = Console(highlight=False)
+    sources = resolve_sources(recipe)
+    console.print(Text.assemble(("recipe   ", "dim"), (recipe.name, "bold"), f"   {find_recipe(name)}"))
+    console.print(Text.assemble(("text     ", "dim"), f"{sources.text.label()}   {sources.text.uri}"))
+    base = f"{sources.base.label()}   {sources.base.uri}" if sources.base else f"{recipe.base.kind}, random weights"
+    console.print(Text.assemble(("base     ", "dim"), base))
+    console.print(Text.assemble(("store    ", "dim"), settings.storage_uri))
+    planned = plan(recipe, settings, [])
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading, justify in (
+        ("stage", "left"),
+        ("would be", "left"),
+        ("time", "right"),
+        ("memory", "right"),
+        ("disk", "right"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in planned:
+        status = "computed" if row.status == "compute" else row.status
+        cost = row.forecast
+        table.add_row(
+            row.name,
+            Text(status, style=STATUS_STYLE.get(row.status, "")),
+            clock(cost["seconds"]) if cost else "",
+            human_bytes(cost["memory_bytes"]) if cost else "",
+            human_bytes(cost["disk_bytes"]) if cost else "",
+        )
+    console.print()
+    console.print(table)
+    costs = [row.forecast for row in planned if row.forecast]
+    if costs:
+        console.print(
+            f"\n{len(costs)} to compute: about {clock(sum(cost['seconds'] for cost in costs))}, "
+            f"{human_bytes(max(cost['memory_bytes'] for cost in costs))} of memory at the peak, "
+            f"{human_bytes(sum(cost['disk_bytes'] for cost in costs))} on disk"
+        )
+    else:
+        console.print("\nEverything is there already.")

@@ -1,0 +1,210 @@
+"""`genai run`: check, forecast, run, show, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from genai_core.cli.options import settings_of
+from genai_core.cli.screen import Screen, clock, end_table
+from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
+from genai_core.config.load import load_recipe
+from genai_core.config.recipe import Recipe
+from genai_core.config.settings import Settings
+from genai_core.errors import ConfigError, GenaiCoreError, InterruptedRunError, UserError
+
+
+def run_recipe(
+    name: str,
+    overrides: Sequence[str],
+    report: Path | None,
+    storage: str,
+    mlflow: str,
+    ray: str,
+    refresh: Sequence[str],
+) -> int:
+    """Run a recipe; return the exit code."""
+    started = time.monotonic()
+    console = Console(highlight=False)
+    recipe = load_recipe(name, overrides)
+    settings = settings_of(storage, mlflow, ray)
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--report {report}: there is no folder {report.absolute().parent}. Make it, or choose another."
+        )
+    os.environ.update({key: os.environ.get(key, value) for key, value in prefect_environment(settings.home).items()})
+    stop = install_stop_button(console)
+    run = Run(recipe, settings, list(refresh), console, stop, started)
+    try:
+        run.prepare()
+        run.execute()
+    except GenaiCoreError as error:
+        run.status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+        if isinstance(error, UserError) and not run.rows:
+            raise  # nothing ran: the message is all there is to show
+        run.show(str(error))
+        run.write(report)
+        return error.exit_code
+    run.show()
+    run.write(report)
+    return 3 if run.status == "refused" else 0
+
+
+def install_stop_button(console: Console) -> threading.Event:
+    """Turn SIGINT and SIGTERM into a request to stop at the next good point; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def press(number: int, _: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        console.print(Text("  stopping: the running stage writes its state first (Ctrl-C again to stop at once)"))
+
+    signal.signal(signal.SIGINT, press)
+    signal.signal(signal.SIGTERM, press)
+    return stop
+
+
+class Run:
+    """One run of a recipe, from check to report."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Settings,
+        refresh: list[str],
+        console: Console,
+        stop: threading.Event,
+        started: float,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.refresh = refresh
+        self.console = console
+        self.stop = stop
+        self.started = started
+        self.status = "failed"
+        self.rows: list[Any] = []
+        self.model: dict[str, Any] | None = None
+        self.forecasts: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Check everything that can be checked before anything runs, and say what will happen."""
+        from genai_core.storage.open import open_store
+
+        open_store(self.settings.storage_uri, self.settings)  # refuses a bad address before a server is started
+        needs_server = not os.environ.get("PREFECT_API_URL")
+        if needs_server:
+            begin_prefect(self.settings.home)
+        from genai_core.tracking.connection import check_reachable
+
+        reachable = threading.Thread(target=self._check_tracking, args=(check_reachable,), daemon=True)
+        self._tracking_error: Exception | None = None
+        reachable.start()
+        from flows.plan import plan
+
+        planned = plan(self.recipe, self.settings, self.refresh)
+        self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
+        reused = sum(row.status == "reused" for row in planned)
+        todo = [row for row in planned if row.status == "compute"]
+        self.console.print(
+            Text.assemble(("genai run ", "bold"), (self.recipe.name, "bold"), f"   store {self.settings.storage_uri}")
+        )
+        if todo:
+            seconds = sum(row.forecast["seconds"] for row in todo if row.forecast)
+            self.console.print(
+                Text(f"  {reused} stages reused, {len(todo)} to compute, about {clock(seconds)} of work", style="dim")
+            )
+        else:
+            self.console.print(Text(f"  all {reused} stages are there already", style="dim"))
+        reachable.join()
+        if self._tracking_error is not None:
+            raise self._tracking_error
+        if needs_server:
+            os.environ["PREFECT_API_URL"] = f"{await_prefect(self.settings.home)}/api"
+            self.console.print(Text(f"  Prefect at {os.environ['PREFECT_API_URL'].removesuffix('/api')}", style="dim"))
+
+    def _check_tracking(self, check_reachable: Any) -> None:
+        try:
+            check_reachable(self.settings.tracking_uri)
+        except GenaiCoreError as error:
+            self._tracking_error = error
+
+    def execute(self) -> None:
+        """Run the flow."""
+        from flows.lifecycle import lifecycle
+        from flows.session import SURROUNDINGS, Surroundings
+
+        with Screen(self.console) as screen:
+            token = SURROUNDINGS.set(
+                Surroundings(
+                    on_event=screen.hear,
+                    should_stop=self.stop.is_set,
+                    settings=self.settings,
+                    on_session=self._remember,
+                )
+            )
+            try:
+                result = lifecycle(recipe=self.recipe, refresh=self.refresh)
+            finally:
+                SURROUNDINGS.reset(token)
+        self.model = result["model"]
+        self.status = "completed" if self.model and self.model["gate"]["passed"] else "refused"
+
+    def _remember(self, session: Any) -> None:
+        self.rows = session.rows
+
+    def show(self, error: str = "") -> None:
+        """Print the end table, the model, the gate's reasons."""
+        print_ = self.console.print
+        print_()
+        print_(end_table(self.rows, self.console.width))
+        print_()
+        if self.model is not None:
+            alias = f"@{self.model['alias']}" if self.model["alias"] else "(no alias)"
+            verdict = "passed" if self.model["gate"]["passed"] else "refused"
+            style = "green" if verdict == "passed" else "yellow"
+            print_(
+                Text.assemble(
+                    (f"{self.model['name']} version {self.model['version']} {alias}", "bold"), f"   {self.model['uri']}"
+                )
+            )
+            print_(Text.assemble("gate ", (verdict, style)))
+            for reason in self.model["gate"]["reasons"]:
+                print_(Text(f"  {reason}"))
+        if error:
+            style = "yellow" if self.status == "interrupted" else "bold red"
+            print_(Text.assemble((f"{self.status}: ", style), error))
+        print_(Text(f"{self.status} in {clock(time.monotonic() - self.started)}", style="bold"))
+        if self.model is not None and self.status == "completed":
+            print_(Text(f"Try it:  genai chat {self.model['name']}", style="dim"))
+
+    def write(self, report: Path | None) -> None:
+        """Write the report, if one is wanted."""
+        if report is None:
+            return
+        stages = []
+        for row in self.rows:
+            stage = row.to_json()
+            if forecast := self.forecasts.get(row.name):
+                stage["forecast"] = forecast
+            if "peak_memory_bytes" in row.told:
+                stage["peak_memory_bytes"] = row.told["peak_memory_bytes"]
+            stages.append(stage)
+        content = {
+            "recipe": self.recipe.name,
+            "status": self.status,
+            "seconds": round(time.monotonic() - self.started, 2),
+            "stages": stages,
+            "model": self.model,
+        }
+        report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,44 @@
+"""The Ray that a job runs on: joined where the job was submitted to one, else started here and owned by this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from genai_core.launch.quiet import silence
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def connect_ray(address: str = "local") -> None:
+    """Start a local Ray, or join the cluster at `address`. Does nothing when connected already."""
+    silence()
+    import ray
+
+    if ray.is_initialized():
+        return
+    if address == "local":
+        # Two CPUs more than there are: what a worker uses is set by its torch threads, and the logical CPUs that Ray
+        # counts must never keep a shard worker waiting for an idle training controller.
+        ray.init(
+            address="local",
+            num_cpus=cores() + 2,
+            include_dashboard=False,
+            object_store_memory=200 * 1024 * 1024,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def disconnect_ray() -> None:
+    """Leave the cluster; a local one stops."""
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()

@@ -1,0 +1,122 @@
+"""The cluster launcher: a stage job is a job of the Ray Jobs API, named by stage key and attempt.
+
+The job outlives its flow. A new flow run finds it under the same name and re-attaches instead of paying twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from genai_core import errors
+from genai_core.config.settings import Settings
+from genai_core.errors import ConfigError, InterruptedRunError, StageFailedError, TransientError
+from genai_core.launch.quiet import SILENCE, silence
+from genai_core.launch.submit import OnRow
+from genai_core.storage.claims import Claim
+from genai_core.storage.open import open_store
+
+if TYPE_CHECKING:
+    from genai_core.stages.contract import StageJob
+
+POLL_SECONDS = 0.5
+PENDING_DEADLINE_SECONDS = 600.0
+EVENT_MARK = "GENAI-EVENT "
+"""Lines of the job's log that are meant for us begin with this."""
+
+
+def submission_id(key: str, attempt: int) -> str:
+    """Return the name of a stage's job: what it computes and which attempt it is."""
+    return f"genai-{key[:40]}-a{attempt}"
+
+
+def for_jobs(settings: Settings) -> dict[str, str]:
+    """Return the variables that a job on another node needs to reach the same store."""
+    keys = {"GENAI_S3_ACCESS_KEY": settings.s3_access_key, "GENAI_S3_SECRET_KEY": settings.s3_secret_key}
+    plain = {"GENAI_S3_ENDPOINT_URL": settings.s3_endpoint_url, "GENAI_S3_REGION": settings.s3_region}
+    secrets = {name: value.get_secret_value() for name, value in keys.items() if value is not None}
+    return {**secrets, **{name: value for name, value in plain.items() if value}}
+
+
+class JobsLauncher:
+    """Submits stage jobs over HTTP; the cluster's nodes have this package and reach the same store."""
+
+    outlives_flow = True
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        silence()
+        from ray.job_submission import JobSubmissionClient
+
+        self._settings = settings
+        self._address = address
+        try:
+            self._client = JobSubmissionClient(address)
+        except ConnectionError as error:
+            raise TransientError(f"The Ray job server at {address} does not answer.") from error
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"compute.ray_address={address!r} is not a Ray job server: {error}") from error
+
+    def warm_up(self) -> None:
+        """Nothing to warm: the cluster is there."""
+
+    def close(self) -> None:
+        """Nothing to stop: jobs belong to the cluster."""
+
+    def run(self, job: StageJob, claim: Claim, *, on_row: OnRow, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        """Submit the job, or re-attach to it; mirror its journal; return its outcome."""
+        from ray.job_submission import JobStatus
+
+        name = submission_id(job.key, job.attempt)
+        objects = open_store(job.storage_uri, self._settings, probe=False)
+        message = {"job": job.model_dump(mode="json"), "claim": claim.to_json()}
+        objects.put(f"jobs/{name}.json", json.dumps(message).encode())
+        if self._status(name) is None:
+            self._client.submit_job(
+                entrypoint=f"python -m genai_core.stages run {name}",
+                submission_id=name,
+                runtime_env={"env_vars": {**SILENCE, **for_jobs(self._settings), "GENAI_STORAGE_URI": job.storage_uri}},
+                metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
+            )
+        read = 0
+        submitted = time.monotonic()
+        try:
+            while True:
+                status = self._status(name)
+                read = self._mirror(name, read, on_row)
+                if status is not None and status.is_terminal():
+                    break
+                if should_stop():
+                    raise InterruptedRunError(f"{job.title} was stopped. Its state is kept: run again to resume.")
+                if status == JobStatus.PENDING and time.monotonic() - submitted > PENDING_DEADLINE_SECONDS:
+                    raise StageFailedError(f"Ray job {name} has been pending for {PENDING_DEADLINE_SECONDS:.0f} s.")
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # also Prefect's TerminationSignal, which is not an Exception
+            self._client.stop_job(name)
+            raise
+        outcome = objects.get(f"jobs/{name}.outcome.json")
+        if outcome is None:
+            info = self._client.get_job_info(name)
+            raise TransientError(f"Ray job {name} ended as {status} without an outcome: {info.message}")
+        result: dict[str, Any] = json.loads(outcome)
+        if "message" in result:
+            raise getattr(errors, result["kind"], StageFailedError)(result["message"])
+        return result
+
+    def _status(self, name: str) -> Any:
+        try:
+            return self._client.get_job_status(name)
+        except RuntimeError as error:
+            if "404" in str(error) or "does not exist" in str(error):
+                return None
+            raise TransientError(f"The Ray job server at {self._address} failed: {error}") from error
+
+    def _mirror(self, name: str, read: int, on_row: OnRow) -> int:
+        """Hand on the journal rows that the job has printed since the last look; return how far we have read."""
+        logs: str = self._client.get_job_logs(name)
+        whole = logs.rfind("\n") + 1
+        for line in logs[read:whole].splitlines():
+            if line.startswith(EVENT_MARK):
+                on_row(json.loads(line[len(EVENT_MARK) :]))
+        return max(read, whole)

@@ -1,0 +1,250 @@
+"""A stage's workers on Ray: a Ray Train group for training, a pool of actors for shards of rows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from genai_core import errors
+from genai_core.errors import GenaiCoreError, StageFailedError, TransientError
+from genai_core.launch.cluster import connect_ray
+from genai_core.launch.shards import ShardFolder
+from genai_core.storage.workspace import Workspace
+from genai_core.tracking.journal import Journal
+
+OUTCOME = "outcome.json"
+"""What rank 0 left behind: nothing lives in Ray's own checkpoints or return values."""
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return `module:function`, by which a worker imports it."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Return the function of a `module:function` name."""
+    module, function = name.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def run_on_worker(settings: dict[str, Any]) -> None:
+    """Run the training function on one rank; runs inside a Ray Train worker.
+
+    Ray Train restarts the group for every exception, also for one that would come again. So an error of ours that a
+    retry cannot mend is written down and the worker returns; the driver raises it.
+    """
+    import ray.train
+
+    rank = ray.train.get_context().get_world_rank()
+    outcome = Path(settings["folder"]) / OUTCOME
+    try:
+        load(settings["function"])(settings["arguments"])
+        result = {"status": "done"}
+    except TransientError:
+        raise
+    except GenaiCoreError as error:
+        result = {"status": "error", "kind": type(error).__name__, "message": str(error)}
+    if rank == 0:
+        draft = outcome.with_suffix(".part")
+        draft.write_text(json.dumps(result))
+        draft.rename(outcome)
+
+
+def raise_outcome(outcome: Path) -> None:
+    """Raise the error that rank 0 wrote down, if any."""
+    if not outcome.exists():
+        raise StageFailedError("The training workers ended without an outcome. Run again to resume.")
+    result = json.loads(outcome.read_text())
+    if result["status"] == "error":
+        raise getattr(errors, result["kind"], StageFailedError)(result["message"])
+
+
+class RayWorkers:
+    """The `Workers` protocol on Ray. Shard actors live as long as this object, models stay loaded between stages."""
+
+    def __init__(self, address: str = "local") -> None:
+        self._address = address
+        self._actors: list[Any] = []
+        self._shape: tuple[int, int] = (0, 0)
+        self.workspace: Workspace
+        self.journal: Journal
+        self.check: Callable[[], None]
+        self.run_name = "stage"
+        self.max_failures = 3
+
+    def serve(
+        self, workspace: Workspace, journal: Journal, check: Callable[[], None], *, run_name: str, max_failures: int
+    ) -> RayWorkers:
+        """Turn to another stage; return this object."""
+        self.workspace, self.journal, self.check = workspace, journal, check
+        self.run_name, self.max_failures = run_name, max_failures
+        return self
+
+    def train(
+        self, function: Callable[[dict[str, Any]], None], arguments: dict[str, Any], *, world_size: int, threads: int
+    ) -> None:
+        """Run `function(arguments)` on a Ray Train group. Lost workers are replaced, then the function resumes itself."""
+        connect_ray(self._address)
+        import ray
+        import ray.train
+        from ray.exceptions import RayActorError
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        self.release()  # shard actors hold models and threads that training now needs
+        folder = self.workspace.path / "train"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OUTCOME).unlink(missing_ok=True)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        settings = {
+            "function": name_of(function),
+            "arguments": {**arguments, "threads": threads},
+            "folder": str(folder),
+        }
+        rt: Any = ray.train  # its classes are swapped at import for Ray Train V2's, which a type checker does not see
+        common: dict[str, Any] = {
+            "train_loop_config": settings,
+            "scaling_config": rt.ScalingConfig(
+                num_workers=world_size, use_gpu=gpus >= world_size, resources_per_worker={"CPU": 1}
+            ),
+            "run_config": rt.RunConfig(
+                name=self.run_name,
+                storage_path=str(self.workspace.path / "ray"),
+                failure_config=rt.FailureConfig(max_failures=self.max_failures, controller_failure_limit=3),
+                logging_config=rt.LoggingConfig(log_level="ERROR"),
+            ),
+        }
+        if world_size == 1:
+            trainer: Any = DataParallelTrainer(run_on_worker, **common)  # no process group to wait for
+        else:
+            backend = "nccl" if gpus >= world_size else "gloo"
+            trainer = TorchTrainer(run_on_worker, torch_config=TorchConfig(backend=backend, timeout_s=300), **common)
+        try:
+            trainer.fit()
+        except rt.TrainingFailedError as error:
+            raise StageFailedError(f"Training failed on its workers: {first_line(error)}") from error
+        except RayActorError as error:
+            raise TransientError(f"Ray's training controller died: {first_line(error)}") from error
+        raise_outcome(folder / OUTCOME)
+        self.check()
+
+    def map_shards(
+        self,
+        function: Callable[[dict[str, Any], list[Any]], list[Any]],
+        arguments: dict[str, Any],
+        rows: Sequence[Any],
+        *,
+        name: str,
+        shard_rows: int,
+        workers: int,
+        threads: int,
+    ) -> list[Any]:
+        """Run the unfinished shards on a pool of actors; return the results of all, in row order."""
+        shards = ShardFolder(self.workspace, name, rows, shard_rows)
+        waiting = list(shards.missing())
+        if waiting:
+            self._run_shards(
+                shards, waiting, name_of(function), {**arguments, "threads": threads}, workers, len(rows), name
+            )
+        return shards.results()
+
+    def release(self) -> None:
+        """Stop the shard actors."""
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors, self._shape = [], (0, 0)
+
+    def _run_shards(
+        self,
+        shards: ShardFolder,
+        waiting: list[tuple[int, Sequence[Any]]],
+        function: str,
+        arguments: dict[str, Any],
+        workers: int,
+        total_rows: int,
+        name: str,
+    ) -> None:
+        connect_ray(self._address)
+        import ray
+        from ray.exceptions import RayActorError
+
+        pool = self._pool(min(workers, len(waiting)), int(arguments["threads"]))
+        done = total_rows - sum(len(rows) for _, rows in waiting)
+        busy: dict[Any, tuple[Any, int, Sequence[Any]]] = {}
+        failures = 0
+        queue = list(reversed(waiting))
+        idle = list(pool)
+        while queue or busy:
+            self.check()
+            while queue and idle:
+                index, rows = queue.pop()
+                actor = idle.pop()
+                busy[actor.run.remote(function, arguments, list(rows))] = (actor, index, rows)
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=0.5)
+            for future in ready:
+                actor, index, rows = busy.pop(future)
+                try:
+                    result = ray.get(future)
+                except RayActorError as error:
+                    failures += 1
+                    if failures > self.max_failures:
+                        raise StageFailedError(
+                            f"{failures} workers were lost while making shards of {name!r}: {first_line(error)}"
+                        ) from error
+                    self.journal.event("a shard worker was lost and is replaced", shard=index, part=name)
+                    queue.append((index, rows))
+                    idle.append(self._replace(actor))
+                    continue
+                if "error" in result:
+                    kind = getattr(errors, result["kind"], StageFailedError)
+                    raise kind(result["error"])
+                shards.finish(index, result["rows"])
+                idle.append(actor)
+                done += len(rows)
+                self.journal.progress(done, total_rows, "rows", part=name)
+
+    def _pool(self, workers: int, threads: int) -> list[Any]:
+        if self._shape[1] != threads:
+            self.release()
+        while len(self._actors) < workers:
+            self._actors.append(start_actor())
+        self._shape = (len(self._actors), threads)
+        return self._actors[:workers]
+
+    def _replace(self, lost: Any) -> Any:
+        fresh = start_actor()
+        self._actors[self._actors.index(lost)] = fresh
+        return fresh
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a person needs of a foreign error: the last line of its text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class ShardActor:
+    """One process that runs shards; modules and models stay loaded between them."""
+
+    def run(self, function: str, arguments: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
+        """Return {"rows": results}, or {"error", "kind"} for an error that a retry cannot mend."""
+        try:
+            return {"rows": load(function)(arguments, rows)}
+        except GenaiCoreError as error:
+            return {"error": str(error), "kind": type(error).__name__}
+        except Exception:  # the driver has no use for a pickled foreign exception
+            return {"error": traceback.format_exc(limit=6), "kind": "StageFailedError"}
+
+
+def start_actor() -> Any:
+    """Start a shard worker process; the function that it runs sets its threads."""
+    import ray
+
+    return ray.remote(ShardActor).options(num_cpus=0.5).remote()

@@ -1,0 +1,109 @@
+"""Time, memory and disk of a stage before it runs, from the recipe and one short measurement of this machine.
+
+Training costs 6 floating point operations per parameter and token (forward 2, backward 4; Kaplan et al. 2020, arXiv
+2001.08361, section 2.1), generation 2. What the machine delivers is measured with one matrix product; the shares of it
+that training and generation reach were measured on a 2-core machine and are stated below. A forecast is for planning:
+the report tells what happened beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any
+
+from genai_core.config.model import Base, GgufBase, LoraAdapter, ScratchBase
+from genai_core.config.recipe import Recipe
+from genai_core.config.training import TrainingConfig
+
+TRAINING_SHARE = 0.9
+"""Of the measured float32 product; bfloat16 pushes it up, attention and the optimizer push it down."""
+
+GENERATION_SHARE = 0.15
+TRAINING_START_SECONDS = 8.0
+OTHER_START_SECONDS = 2.0
+PREPARATION_SECONDS = 45.0
+PROMPT_TOKENS = 180
+RUNTIME_BYTES = 900_000_000
+"""A worker process with torch and transformers imported and nothing loaded."""
+
+
+@lru_cache(maxsize=1)
+def measured_flops() -> float:
+    """Return floating point operations per second of a float32 product on this machine; takes about 0.1 s."""
+    import numpy as np
+
+    side = 1024
+    left = np.ones((side, side), dtype=np.float32)
+    left @ left
+    start = time.perf_counter()
+    for _ in range(3):
+        left @ left
+    return float(3 * 2 * side**3 / (time.perf_counter() - start))
+
+
+def count_parameters(base: Base, vocab_size: int) -> int:
+    """Return the number of weights; for a base that is not ours, an estimate from a typical small model."""
+    if not isinstance(base, ScratchBase):
+        return 135_000_000 if isinstance(base, GgufBase) else 500_000_000
+    head_dim = base.d_model // base.n_heads
+    attention = 2 * base.d_model * base.d_model + 2 * base.d_model * base.n_kv_heads * head_dim
+    layer = attention + 3 * base.d_model * base.d_ff + 2 * base.d_model
+    embeddings = vocab_size * base.d_model * (1 if base.tie_embeddings else 2)
+    return embeddings + base.n_layers * layer + base.d_model
+
+
+def forecast_stage(title: str, recipe: Recipe) -> dict[str, Any]:
+    """Return {"seconds", "memory_bytes", "disk_bytes"} of a stage by its title in the table."""
+    vocab = recipe.data.tokenizer.vocab_size if recipe.data.tokenizer.kind == "train" else 49_152
+    parameters = count_parameters(recipe.base, vocab)
+    model_bytes = 4 * parameters
+    training = training_of(title, recipe)
+    if training is not None:
+        return forecast_training(training, parameters, vocab)
+    if title == "augment":
+        return {"seconds": PREPARATION_SECONDS, "memory_bytes": RUNTIME_BYTES, "disk_bytes": 60_000_000}
+    completions = completions_of(title, recipe)
+    tokens = completions * (PROMPT_TOKENS + recipe.evaluation.max_new_tokens)
+    seconds = OTHER_START_SECONDS + 2 * parameters * tokens / (GENERATION_SHARE * measured_flops())
+    return {"seconds": round(seconds, 1), "memory_bytes": RUNTIME_BYTES + 2 * model_bytes, "disk_bytes": 5_000_000}
+
+
+def forecast_training(training: TrainingConfig, parameters: int, vocab: int) -> dict[str, Any]:
+    """Return the forecast of one training run."""
+    tokens = training.steps * training.global_batch_tokens
+    work = (4 if isinstance(training.tuning, LoraAdapter) else 6) * parameters * tokens
+    trained = parameters // 50 if isinstance(training.tuning, LoraAdapter) else parameters
+    activations = min(training.global_batch_tokens, 4096) * vocab * 4 // 2
+    return {
+        "seconds": round(TRAINING_START_SECONDS + work / (TRAINING_SHARE * measured_flops()), 1),
+        "memory_bytes": RUNTIME_BYTES + 4 * parameters + 12 * trained + activations,
+        "disk_bytes": 4 * parameters + 2 * 12 * trained,
+    }
+
+
+def training_of(title: str, recipe: Recipe) -> TrainingConfig | None:
+    """Return the training of a stage, or None if it trains nothing."""
+    if title == "pretrain":
+        return recipe.pretraining
+    if title == "finetune":
+        return recipe.finetuning
+    if title == "train-corrected":
+        return recipe.correction.training
+    if title.startswith("train-"):
+        return recipe.recursion.training
+    return None
+
+
+def completions_of(title: str, recipe: Recipe) -> int:
+    """Return how many completions a stage asks for."""
+    synthesis, correction = recipe.recursion.synthesis, recipe.correction
+    if title.startswith("synthesize"):
+        return synthesis.prompts * synthesis.samples_per_prompt
+    if title.startswith("measure-g"):
+        return 4 * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
+    if title == "sample-corrections":
+        return correction.prompts * correction.samples_per_prompt
+    if title == "measure-correction":
+        return correction.measure_prompts * (2 * correction.best_of + 3)
+    return 2 * recipe.evaluation.max_prompts

@@ -1,0 +1,126 @@
+"""The job host: one process per flow that owns a local Ray and runs stage jobs one after another.
+
+Imports and Ray are paid once, and the flow process loads neither. Jobs come as JSON lines on standard input:
+
+    {"type": "job", "job": {...}, "claim": {...}}      run it
+    {"type": "stop"}                                   stop the running job at its next good point
+
+and events leave as JSON lines on a pipe of their own (standard output belongs to foreign libraries):
+
+    {"type": "ready"} | {"type": "journal", "row": {...}} | {"type": "done", "artifact": ...} | {"type": "error", ...}
+
+End of input means that the flow has died: the host's whole process group goes with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, BinaryIO
+
+from genai_core.config.settings import read_settings
+from genai_core.errors import GenaiCoreError
+from genai_core.launch.cluster import connect_ray
+from genai_core.launch.quiet import silence
+from genai_core.launch.workers import RayWorkers
+from genai_core.stages.contract import StageJob
+from genai_core.stages.entry import StopSignal, encode, run_job
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the flow process dies, also by SIGKILL."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: end_group())
+    if os.getppid() != parent:
+        end_group()
+
+
+def end_group() -> None:
+    """Kill this process and everything that it started, Ray included: a local Ray without its flow is waste."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+class Host:
+    """Reads jobs, runs them one after another, writes events."""
+
+    def __init__(self, events: BinaryIO) -> None:
+        self._events = events
+        self._lock = threading.Lock()
+        self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._stop = StopSignal(threading.Event())
+        self._workers = RayWorkers()
+
+    def emit(self, message: dict[str, Any]) -> None:
+        """Write one event. If nobody reads any more, the flow is gone and so are we."""
+        try:
+            with self._lock:
+                self._events.write(encode(message))
+                self._events.flush()
+        except (BrokenPipeError, ValueError):
+            end_group()
+
+    def listen(self) -> None:
+        """Read messages until the input ends, then end the whole group."""
+        for line in sys.stdin.buffer:
+            message = json.loads(line)
+            if message["type"] == "stop":
+                self._stop.ask()
+            elif message["type"] == "close":
+                self._jobs.put(None)
+            else:
+                self._jobs.put(message)
+        end_group()
+
+    def warm(self) -> None:
+        """Pay for the slow imports while the first job is still being prepared."""
+        connect_ray()
+        import torch
+        import transformers.models.llama.modeling_llama
+
+        self.emit({"type": "ready", "torch": torch.__version__, "transformers": transformers.__version__})
+
+    def run(self) -> None:
+        """Run jobs until told to close."""
+        threading.Thread(target=self.listen, daemon=True, name="listen").start()
+        warming = threading.Thread(target=self.warm, daemon=True, name="warm")
+        warming.start()
+        settings = read_settings()
+        while (message := self._jobs.get()) is not None:
+            self._stop.event.clear()
+            try:
+                job = StageJob.model_validate(message["job"])
+                if job.stage != "augment":  # text preparation needs neither torch nor Ray: it need not wait for them
+                    warming.join()
+                outcome = run_job(job, message["claim"], settings, self._workers.serve, self.emit, self._stop)
+                self.emit({"type": "done", **outcome})
+            except GenaiCoreError as error:
+                self.emit({"type": "error", "kind": type(error).__name__, "message": str(error)})
+            except Exception as error:
+                self.emit(
+                    {
+                        "type": "error",
+                        "kind": "StageFailedError",
+                        "message": f"{type(error).__name__}: {error}",
+                        "trace": traceback.format_exc(),
+                    }
+                )
+        end_group()
+
+
+def host_main(events_fd: int, parent: int) -> None:
+    """Run the job host on an inherited pipe."""
+    silence()
+    die_with_parent(parent)
+    # Ctrl-C belongs to the flow process, which then asks for a stop in words.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Host(os.fdopen(events_fd, "wb", buffering=0)).run()

@@ -1,0 +1,46 @@
+"""The far side of the cluster launcher: a Ray job reads its StageJob from the store and leaves its outcome there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from typing import Any
+
+from genai_core.config.settings import read_settings
+from genai_core.errors import GenaiCoreError
+from genai_core.launch.jobs import EVENT_MARK
+from genai_core.launch.quiet import silence
+from genai_core.launch.workers import RayWorkers
+from genai_core.stages.contract import StageJob
+from genai_core.stages.entry import StopSignal, run_job
+from genai_core.storage.open import open_store
+
+
+def run_submitted(submission_id: str) -> int:
+    """Run the job stored under the submission id; return the exit code."""
+    silence()
+    settings = read_settings()
+    objects = open_store(settings.storage_uri, settings, probe=False)
+    stored = objects.get(f"jobs/{submission_id}.json")
+    if stored is None:
+        print(f"No job {submission_id} in {objects.uri}.")
+        return 2
+    message = json.loads(stored)
+    stop = StopSignal(threading.Event())
+    signal.signal(signal.SIGTERM, lambda *_: stop.ask())  # `stop_job` asks first and kills three seconds later
+
+    def emit(event: dict[str, Any]) -> None:
+        if event["type"] == "journal":
+            print(EVENT_MARK + json.dumps(event["row"]), flush=True)
+
+    try:
+        outcome = run_job(
+            StageJob.model_validate(message["job"]), message["claim"], settings, RayWorkers("auto").serve, emit, stop
+        )
+        code = 0
+    except GenaiCoreError as error:
+        outcome = {"kind": type(error).__name__, "message": str(error)}
+        code = 1
+    objects.put(f"jobs/{submission_id}.outcome.json", json.dumps(outcome).encode())
+    return code

@@ -1,0 +1,22 @@
+"""Learning the domain's text."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from genai_core.config.recipe import Recipe
+from genai_core.config.stages import PretrainStage
+from genai_core.storage.artifact import ArtifactRef
+from tasks.sources import Sources
+from tasks.stage import RETRY, run_stage
+
+
+@task(name="pretrain", cache_policy=NO_CACHE, **RETRY)
+def pretrain(sources: Sources, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
+    """Train the base model on the packed rows; a retry resumes from the last checkpoint."""
+    inputs = {"corpus": corpus}
+    if sources.base is not None:
+        inputs["base"] = sources.base
+    config = PretrainStage(base=recipe.base, training=recipe.pretraining)
+    return run_stage("pretrain", config, inputs, name=f"{recipe.name}-base")

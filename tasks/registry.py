@@ -1,0 +1,138 @@
+"""Compare, judge, register, move the alias. Pure or idempotent, never cached, in place: no job, no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from genai_core.config.recipe import Recipe
+from genai_core.config.stages import VerifyStage
+from genai_core.storage.artifact import ArtifactRef
+from tasks.session import Session, StageRow, Stopwatch, current_session
+from tasks.stage import RETRY, run_stage
+
+if TYPE_CHECKING:
+    from genai_core.evaluation.compare import Report
+    from genai_core.evaluation.gates import Verdict
+
+
+@task(name="verify", cache_policy=NO_CACHE, **RETRY)
+def verify(model: ArtifactRef, recipe: Recipe) -> ArtifactRef:
+    """Load the published folder in a fresh process with plain transformers and compare logits."""
+    config = VerifyStage(max_logit_difference=recipe.promotion.max_logit_difference)
+    return run_stage("verify", config, {"model": model}, name=f"{recipe.name}-verified")
+
+
+def champion_of(recipe: Recipe) -> ArtifactRef | None:
+    """Return the present champion's artifact; None if there is none, or if it is in another store."""
+    session = current_session()
+    from genai_core.tracking.registry import Registry
+
+    found = Registry(session.settings.tracking_uri).champion(recipe.promotion.model_name)
+    if found is None or found.artifact is None:
+        return None
+    return session.store.find(found.artifact.key)
+
+
+@task(name="promote", cache_policy=NO_CACHE, **RETRY)
+def promote(
+    candidate: ArtifactRef,
+    base_report: ArtifactRef,
+    candidate_report: ArtifactRef,
+    champion_report: ArtifactRef | None,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Judge the sealed reports, register the candidate, and make it champion if the gate passes."""
+    from genai_core.evaluation.compare import Report
+    from genai_core.evaluation.gates import judge
+    from genai_core.tracking.registry import Registry
+
+    session = current_session()
+    watch = Stopwatch()
+    session.on_event({"type": "stage", "title": "promote"})
+    reports = {
+        role: Report.read(session.store.fetch(ref))
+        for role, ref in (("candidate", candidate_report), ("base", base_report), ("champion", champion_report))
+        if ref is not None
+    }
+    verdict = judge(
+        recipe.promotion.gate,
+        reports["candidate"],
+        reports["base"],
+        reports.get("champion"),
+        draws=recipe.evaluation.bootstrap_draws,
+        seed=recipe.evaluation.seed,
+    )
+    registry = Registry(session.settings.tracking_uri)
+    name = recipe.promotion.model_name
+    before = registry.champion(name)
+    told = session.store.manifest(candidate.key)["told"]
+    version = registry.promote_version(
+        name,
+        session.store.fetch(candidate),
+        str(told.get("run_id", "")),
+        candidate,
+        tags={"gate": "passed" if verdict.passed else "refused", "recipe": recipe.name, **session.tags},
+        metrics=reports["candidate"].figures,
+        card=write_card(session, candidate, reports, verdict, recipe),
+    )
+    reasons, passed = list(verdict.reasons), verdict.passed
+    status = "computed" if passed else "refused"
+    if passed:
+        move = registry.move_champion(name, version.version, force=recipe.promotion.force)
+        passed = move.champion == version.version
+        if not move.moved:
+            reasons.append(move.reason)
+            status = "reused" if passed else "refused"
+    elif before is not None and before.version == version.version:
+        reasons.append("it is champion already and stays it")
+    now = registry.describe_model(name, version.version)
+    session.model = {
+        "name": name,
+        "version": now.version,
+        "alias": "champion" if "champion" in now.aliases else "",
+        "uri": now.uri,
+        "gate": {"passed": passed, "reasons": reasons},
+    }
+    session.add(StageRow("promote", status, watch.seconds(), candidate, {}, reasons=tuple(reasons)))
+    return session.model
+
+
+def write_card(
+    session: Session, candidate: ArtifactRef, reports: dict[str, Report], verdict: Verdict, recipe: Recipe
+) -> str:
+    """Return the model card: data, lineage, evidence against base and champion, the gate's reasons."""
+    from genai_core.evaluation.compare import compare
+    from genai_core.tracking.card import Evidence, model_card
+    from genai_core.tracking.lineage import lineage
+
+    evidence = [
+        Evidence(
+            figure=f"sealed/{difference.metric}",
+            against=against,
+            candidate=difference.candidate,
+            baseline=difference.baseline,
+            difference=difference.interval.mean,
+            low=difference.interval.low,
+            high=difference.interval.high,
+            cases=difference.interval.n,
+        )
+        for against in ("base", "champion")
+        if against in reports
+        for difference in compare(
+            reports["candidate"], reports[against], draws=recipe.evaluation.bootstrap_draws, seed=recipe.evaluation.seed
+        )
+    ]
+    return model_card(
+        model_name=recipe.promotion.model_name,
+        lineage=lineage(session.store.manifest, candidate),
+        evidence=evidence,
+        figures=reports["candidate"].figures,
+        gate_passed=verdict.passed,
+        gate_reasons=verdict.reasons,
+        sealed_openings=1,
+        base_model="" if recipe.base.kind == "scratch" else str(recipe.base.model_dump().get("repo", recipe.base.kind)),
+        tags=[recipe.name, "genai"],
+    )

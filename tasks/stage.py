@@ -1,0 +1,157 @@
+"""run_stage: the one place where the identities of Prefect, Ray and MLflow meet.
+
+key = digest(stage, code version, config, input digests)
+published under the key?   -> its reference, `reused`
+claimed by another run?    -> wait, then reuse what it publishes
+else                       -> claim, dispatch the job, return what it published, `computed`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.context import TaskRunContext
+
+from genai_core.config.base import Config
+from genai_core.errors import ClaimLostError, InterruptedRunError, TransientError
+from genai_core.stages.contract import StageJob
+from genai_core.stages.registry import STAGES, Stage
+from genai_core.storage.artifact import ArtifactRef
+from genai_core.storage.claims import Claim, acquire
+from genai_core.storage.digest import stage_key
+from tasks.session import EXPERIMENT, Session, StageRow, Stopwatch, current_session
+
+UNKNOWN_DIGEST = "unknown"
+"""Stands for the digest of an artifact that a plan says would still have to be computed."""
+
+
+def only_if_transient(task: Any, task_run: Any, state: Any) -> bool:
+    """Return whether a failed task may be tried again: what a machine caused, never what a user or the maths caused."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, (TransientError, ClaimLostError))
+
+
+RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": 1, "retry_condition_fn": only_if_transient}
+"""Arguments of every stage task. A retry claims the stage again and resumes from its last checkpoint."""
+
+
+def run_stage(
+    stage: str, config: Config, inputs: Mapping[str, ArtifactRef], *, name: str, title: str = ""
+) -> ArtifactRef:
+    """Return the reference to what the stage publishes, computing it only if it was never published before.
+
+    Args:
+        stage: name in the stage registry.
+        config: the slice of the recipe that defines the result.
+        inputs: references to the inputs, by role.
+        name: readable name of the artifact.
+        title: name in tables and runs; the stage's own if empty.
+    """
+    session = current_session()
+    spec = STAGES[stage]
+    title = title or stage
+    key = stage_key(stage, spec.version, config, inputs)
+    watch = Stopwatch()
+    if {stage, title} & session.refresh and not session.planning:
+        session.refresh -= {title}
+        session.store.discard(key, reason=f"--refresh {title}")
+        found = None
+    else:
+        found = session.store.find(key)
+    if found is not None:
+        return _reuse(session, title, found, watch)
+    if session.planning:
+        session.add(StageRow(title, "compute"))
+        return ArtifactRef(kind=spec.kind, name=name, version="", digest=UNKNOWN_DIGEST, uri="")
+    session.on_event({"type": "stage", "title": title})
+    claim = acquire(
+        session.store.objects,
+        key,
+        session.owner(),
+        stale_seconds=session.settings.stale_claim_seconds,
+        on_wait=lambda holder: session.on_event({"type": "waiting", "title": title, "holder": holder}),
+        should_stop=session.should_stop,
+        inputs=[ref.key for ref in inputs.values() if ref.key],
+    )
+    if not isinstance(claim, Claim):
+        found = session.store.find(key)
+        assert found is not None, f"claim of {key} says published, but there is no manifest"
+        return _reuse(session, title, found, watch)
+    return _compute(session, spec, title, name, config, inputs, claim, watch)
+
+
+def _reuse(session: Session, title: str, ref: ArtifactRef, watch: Stopwatch) -> ArtifactRef:
+    told = session.store.manifest(ref.key)["told"]
+    row = StageRow(title, "reused", watch.seconds(), ref, told.get("metrics", {}), told)
+    session.add(row)
+    if not session.planning:
+        session.parent().link_reused(title, ref)
+    return ref
+
+
+def _compute(
+    session: Session,
+    spec: Stage,
+    title: str,
+    name: str,
+    config: Config,
+    inputs: Mapping[str, ArtifactRef],
+    claim: Claim,
+    watch: Stopwatch,
+) -> ArtifactRef:
+    claim.start_heartbeat(session.settings.heartbeat_seconds)
+    try:
+        session.launcher.warm_up()
+        job = StageJob(
+            stage=spec.name,
+            title=title,
+            key=claim.key,
+            attempt=claim.attempt,
+            kind=spec.kind,
+            name=name,
+            config=config.model_dump(mode="json"),
+            inputs=dict(inputs),
+            compute=session.compute,
+            storage_uri=session.settings.storage_uri,
+            tracking_uri=session.settings.tracking_uri,
+            experiment=EXPERIMENT,
+            parent_run_id=session.parent_run_id(),
+            tags={**session.tags, **_prefect_tags(), "genai.title": title},
+        )
+        outcome = session.launcher.run(
+            job,
+            claim,
+            on_row=lambda row: session.on_event({"type": "journal", "title": title, "row": row}),
+            should_stop=session.should_stop,
+        )
+    except BaseException as error:
+        claim.stop_heartbeat()
+        if not isinstance(error, ClaimLostError):
+            claim.release(f"{type(error).__name__}: {error}"[:300])
+        status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+        session.on_event({"type": "stage-ended", "title": title, "status": status})
+        if not isinstance(error, (TransientError, ClaimLostError)):
+            session.add(StageRow(title, "failed", watch.seconds(), reasons=(str(error),)))
+        raise
+    claim.stop_heartbeat()
+    ref = ArtifactRef.model_validate(outcome["artifact"])
+    session.add(StageRow(title, "computed", watch.seconds(), ref, outcome["metrics"], outcome["told"]))
+    return ref
+
+
+def _prefect_tags() -> dict[str, str]:
+    context = TaskRunContext.get()
+    if context is None:
+        return {}
+    return {
+        "prefect.task_run_id": str(context.task_run.id),
+        "prefect.flow_run_id": str(context.task_run.flow_run_id or ""),
+    }
+
+
+def metrics_of(ref: ArtifactRef) -> dict[str, Any]:
+    """Return the key figures of a published artifact; empty in a plan, where it may not exist yet."""
+    if not ref.key:
+        return {}
+    return dict(current_session().store.manifest(ref.key)["told"].get("metrics", {}))

