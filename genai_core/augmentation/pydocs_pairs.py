@@ -218,6 +218,8 @@ def _documentation(document: Document) -> str:
         if line.strip() == name or (not "".join(kept).strip() and line.lstrip().startswith(heads)):
             continue
         kept.append(line)
+        if line.rstrip().endswith("::"):  # what follows is an example
+            break
     return first_sentences("\n".join(kept), _DOCUMENTATION_WORDS) or str(document.meta.get("summary") or "")
 
 

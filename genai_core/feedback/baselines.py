@@ -8,24 +8,26 @@ majority    the commonest right answer of each task among these very pairs: no c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from genai_core.augmentation.call_prompts import documented_signatures
 from genai_core.augmentation.quote_pairs import read_passage
 from genai_core.augmentation.sentences import split_sentences
-from genai_core.data.documents import Pair
+from genai_core.data.documents import Pair, read_pairs
 
 CONSTANT_CALL = "len([])"
 
 
-def baseline_answers(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Return {"constant", "copied", "majority": one answer a pair, in the order of the pairs}."""
-    majority = _majority_by_task(pairs)
-    return {
-        "constant": [_constant(pair) for pair in pairs],
-        "copied": [_copied(pair) for pair in pairs],
-        "majority": [majority[pair.task] for pair in pairs],
-    }
+def fit_baselines(corpus: Path) -> dict[str, Callable[[Pair], str]]:
+    """Return the baselines of a dataset, the majority learned from its training pairs: name -> answer to a pair."""
+    return make_baselines(read_pairs(corpus / "pairs" / "train.parquet"))
+
+
+def make_baselines(train: Sequence[Pair]) -> dict[str, Callable[[Pair], str]]:
+    """Return {"constant", "copied", "majority": answer to a pair}; a task without training pairs gets '' as majority."""
+    majority = _majority_by_task(train)
+    return {"constant": _constant, "copied": _copied, "majority": lambda pair: majority.get(pair.task, "")}
 
 
 def _constant(pair: Pair) -> str:
