@@ -1,0 +1,56 @@
+"""The parts of a causal model that the engine calls: the decoder below the head, and the head's matrix.
+
+Rows are packed: several documents in one row, told apart by `position_ids` that restart at 0. transformers makes the
+block-diagonal causal mask from them, but only without an `attention_mask` and with `use_cache=False`; with an all-ones
+mask or a cache the protection is silently off (transformers issue 46634). So hidden states come from here only, and
+`models/probes.py` checks the isolation on the real model at the start of every run.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def causal_model(model: Any) -> Any:
+    """Return the transformers model with its head; of an adapted model, the base with the adapter's layers in it."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    """Return the final hidden states, (B, T, D), of packed rows.
+
+    Args:
+        model: a causal model, adapted or not.
+        input_ids: (B, T).
+        position_ids: (B, T), restarting at 0 where a new document begins.
+    """
+    decoder = causal_model(model).get_decoder()
+    out: Tensor = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    return out
+
+
+def head_weight(model: Any) -> Tensor:
+    """Return the output embeddings, (V, D)."""
+    weight: Tensor = causal_model(model).get_output_embeddings().weight
+    return weight
+
+
+def keep_float64(model: nn.Module) -> None:
+    """Make a float64 model compute in float64 throughout.
+
+    transformers' RMS norms go through float32 whatever the model's type, so that a claim at float64 would be one at
+    float32. Their formula is kept: x / sqrt(mean(x^2) + eps) * weight.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+            module.forward = types.MethodType(_rms_norm, module)
+
+
+def _rms_norm(self: Any, hidden: Tensor) -> Tensor:
+    scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+    out: Tensor = self.weight * scaled
+    return out

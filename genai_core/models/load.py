@@ -1,0 +1,172 @@
+"""Models in and out of folders; the architectures, their weights' format and their loading are transformers'.
+
+What `save_model` writes is what plain `AutoModelForCausalLM.from_pretrained` reads: config.json, model.safetensors,
+generation_config.json with every stop token, tokenizer files and chat template. The same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genai_core.config.model import Base, FolderBase, GgufBase, HubBase, ScratchBase
+from genai_core.data.templates import attach_default_template, end_token_ids
+from genai_core.errors import ModelError
+from genai_core.models.resolve import HUB_SCHEME
+from genai_core.storage.artifact import ArtifactRef
+
+
+def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
+    """Return a Llama-type model with seeded random weights, float32; the global random state is left as it was.
+
+    Args:
+        base: sizes and seed.
+        tokenizer: gives the vocabulary's size and the ids of special tokens.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=base.d_model,
+        intermediate_size=base.d_ff,
+        num_hidden_layers=base.n_layers,
+        num_attention_heads=base.n_heads,
+        num_key_value_heads=base.n_kv_heads,
+        max_position_embeddings=base.max_seq_len,
+        tie_word_embeddings=base.tie_embeddings,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(base.seed)
+        model = LlamaForCausalLM(config)
+    set_stop_tokens(model, tokenizer)
+    return model
+
+
+def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
+    """Return the model of a folder, in eval mode.
+
+    Args:
+        path: written by `save_pretrained`.
+        dtype: of the weights in memory, whatever they have on disk.
+
+    Raises:
+        ModelError: there is no model, or it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if not (Path(path) / "config.json").is_file():
+        raise ModelError(f"No model in {path}: config.json is missing. Name a folder written by save_pretrained.")
+    with _named_failure(str(path)):
+        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True).eval()
+
+
+def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
+    """Return a base model, float32, and the tokenizer that comes with it, or None if it has none.
+
+    Args:
+        base: not from scratch; see `init_scratch`.
+        ref: what `resolve_base` made of it: the exact commit, folder or file.
+
+    Raises:
+        ModelError: it cannot be loaded, or the tokenizer has more entries than the model has embeddings.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _named_failure(ref.uri):
+        model = AutoModelForCausalLM.from_pretrained(**_places(base, ref), dtype=torch.float32)
+    _forget_gguf(model)
+    tokenizer = load_base_tokenizer(base, ref)
+    if tokenizer is not None:
+        check_vocabulary(model, tokenizer)
+        set_stop_tokens(model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def load_base_tokenizer(base: Base, ref: ArtifactRef) -> Any:
+    """Return the tokenizer that comes with a base model, with a chat template (a plain one where it has none).
+
+    Raises:
+        ModelError: there is none, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    with _named_failure(ref.uri):
+        tokenizer: Any = AutoTokenizer.from_pretrained(**_places(base, ref))
+    attach_default_template(tokenizer)
+    return tokenizer
+
+
+def save_model(model: Any, tokenizer: Any, path: Path) -> None:
+    """Write a model and its tokenizer as a folder that plain transformers loads; the same weights give the same bytes."""
+    set_stop_tokens(model, tokenizer)
+    # where it was loaded from is no part of what it is
+    model.config._name_or_path = ""
+    model.save_pretrained(path, safe_serialization=True)
+    tokenizer.save_pretrained(path)
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raise ModelError if the tokenizer makes ids for which the model has no embedding."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer):,} entries, but the model only {rows:,} embeddings. "
+            "They do not belong together: use the tokenizer that the model was trained with (data.tokenizer.kind='base')."
+        )
+
+
+def set_stop_tokens(model: Any, tokenizer: Any) -> None:
+    """Make plain `generate` stop where ours does: at the end-of-text and at the chat template's end-of-turn token."""
+    stops = end_token_ids(tokenizer)
+    model.generation_config.eos_token_id = stops if len(stops) > 1 else next(iter(stops), None)
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config.pad_token_id = (
+        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    )
+
+
+def _places(base: Base, ref: ArtifactRef) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that name a base model."""
+    match base:
+        case HubBase():
+            repo, _, revision = ref.uri.removeprefix(HUB_SCHEME).rpartition("@")
+            return {"pretrained_model_name_or_path": repo, "revision": revision}
+        case FolderBase():
+            return {"pretrained_model_name_or_path": ref.uri, "local_files_only": True}
+        case GgufBase():
+            file = Path(ref.uri)
+            return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+        case ScratchBase():
+            raise ModelError("base.kind='scratch' has no weights and no tokenizer to load; use init_scratch.")
+
+
+def _forget_gguf(model: Any) -> None:
+    """Take the quantisation mark off a model read from GGUF: its weights are plain float32 now.
+
+    transformers refuses `save_pretrained` with the mark on, and would write it into config.json.
+    """
+    if getattr(model, "quantization_method", None) != "gguf":
+        return
+    for name in ("hf_quantizer", "quantization_method", "is_quantized"):
+        if name in vars(model):
+            delattr(model, name)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config._name_or_path = ""
+
+
+@contextmanager
+def _named_failure(what: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into one ModelError that names the model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"The model {what} cannot be loaded: {first}") from error

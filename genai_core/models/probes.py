@@ -1,0 +1,118 @@
+"""Does this very model, type and attention backend do what packed training assumes? Run at the start of every run.
+
+Causal probe: another token at j must not move the hidden states before j. Packing probe: another token in the first
+document of a row must not move the second. Head probe: the model's own logits are its output embeddings times its
+hidden states, with nothing in between (a scale, a cap), because the engine computes log-probabilities that way.
+Every probe has a second half, which shows that the edit it makes can be seen at all. objectives.md 0.3.
+
+The limits: an edit that must not be seen may move nothing by more than 1e-6 at float32 (relative to the largest
+hidden value; 1e-2 at bfloat16, whose products round at 4e-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genai_core.errors import ModelError
+from genai_core.models.backbone import causal_model, head_weight, hidden_states
+
+States = Callable[[Tensor, Tensor], Tensor]
+"""(input_ids, position_ids) -> hidden states."""
+
+PROBE_TOKENS = 12
+CHANGED_AT = 4
+SEEN_ABOVE = 1e-4
+
+
+def run_probes(model: Any, states: States | None = None) -> None:
+    """Run all three probes; `states` is how the engine calls the model (default: `hidden_states`, no autocast).
+
+    Raises:
+        ModelError: the model cannot be trained on packed rows here.
+    """
+    call = states or (lambda input_ids, position_ids: hidden_states(model, input_ids, position_ids))
+    was_training = model.training
+    model.eval()  # dropout would be seen as a leak
+    try:
+        with torch.no_grad():
+            causal_probe(model, call)
+            packing_probe(model, call)
+            head_probe(model)
+    finally:
+        model.train(was_training)
+
+
+def causal_probe(model: Any, states: States) -> None:
+    """Raise ModelError if a later token is seen by an earlier position."""
+    input_ids = _tokens(model)
+    positions = torch.arange(PROBE_TOKENS, device=input_ids.device)[None]
+    moved = _movement(states, input_ids, positions, changed=CHANGED_AT)
+    _expect_still(model, moved[:CHANGED_AT], "a token is seen by positions before it: attention is not causal")
+    _expect_moved(model, moved[CHANGED_AT:], "causal probe")
+
+
+def packing_probe(model: Any, states: States) -> None:
+    """Raise ModelError if the second document of a packed row sees the first."""
+    input_ids = _tokens(model)
+    half = PROBE_TOKENS // 2
+    packed = torch.cat([torch.arange(half), torch.arange(PROBE_TOKENS - half)]).to(input_ids.device)[None]
+    moved = _movement(states, input_ids, packed, changed=CHANGED_AT)
+    _expect_still(model, moved[half:], "the second document of a packed row sees the first: rows are not isolated")
+    whole = torch.arange(PROBE_TOKENS, device=input_ids.device)[None]
+    _expect_moved(model, _movement(states, input_ids, whole, changed=CHANGED_AT)[half:], "packing probe")
+
+
+def head_probe(model: Any) -> None:
+    """Raise ModelError if the logits are not the output embeddings times the hidden states."""
+    input_ids = _tokens(model)
+    positions = torch.arange(PROBE_TOKENS, device=input_ids.device)[None]
+    logits = causal_model(model)(input_ids=input_ids, use_cache=False).logits.float()
+    ours = (hidden_states(model, input_ids, positions) @ head_weight(model).T).float()
+    error = float((logits - ours).abs().max() / logits.abs().max().clamp_min(1e-12))
+    if not error <= 1e-4:
+        raise ModelError(
+            f"{_name(model)}: its logits differ from output embeddings times hidden states by {error:.2g} of their largest "
+            "value, so it scales, caps or shifts them. Use a model with a plain linear head (Llama, Qwen, Mistral, SmolLM)."
+        )
+
+
+def _tokens(model: Any) -> Tensor:
+    vocab, device = head_weight(model).shape[0], head_weight(model).device
+    # fixed, distinct and spread over the vocabulary; no generator, so that nothing of the run's noise is used up
+    return (torch.arange(1, PROBE_TOKENS + 1, device=device) * max(1, (vocab - 1) // (PROBE_TOKENS + 2)) % vocab)[None]
+
+
+def _movement(states: States, input_ids: Tensor, positions: Tensor, *, changed: int) -> Tensor:
+    """Return how far each position's hidden state moves when one token changes, (T,), in shares of the largest value."""
+    other = input_ids.clone()
+    other[0, changed] = (other[0, changed] + 1) % (int(input_ids.max()) + 1)
+    before, after = states(input_ids, positions).float(), states(other, positions).float()
+    return ((after - before).abs().amax(dim=-1) / before.abs().max().clamp_min(1e-12))[0]
+
+
+def _expect_still(model: Any, moved: Tensor, complaint: str) -> None:
+    limit = 1e-2 if head_weight(model).dtype in (torch.bfloat16, torch.float16) else 1e-6
+    largest = float(moved.max())
+    if not largest <= limit:
+        raise ModelError(
+            f"{_name(model)}: {complaint} (a changed token moved them by {largest:.2g}, at most {limit:.0e} is rounding). "
+            "Use attn_implementation 'sdpa' or 'eager', or another model class."
+        )
+
+
+def _expect_moved(model: Any, moved: Tensor, probe: str) -> None:
+    largest = float(moved.max())
+    if not largest > SEEN_ABOVE * 1e-2:
+        raise ModelError(
+            f"{_name(model)}: the {probe} cannot see its own edit (largest movement {largest:.2g}); the model ignores its "
+            "input, or its weights are broken. Check the base model."
+        )
+
+
+def _name(model: Any) -> str:
+    base = causal_model(model)
+    return f"{type(base).__name__} ({base.config._attn_implementation})"

@@ -1,0 +1,121 @@
+"""The contract between an objective and the engine: tensors in, sums and counts out.
+
+    gradient = d/dw  sum_i weight_i * (sum over the whole step of loss_sum_i) / (sum over the whole step of count_i)
+
+An objective never divides. Only the engine does, after the counts have been added up over micro-batches and ranks; so
+neither accumulation nor sharding can change the gradient, also with several terms of different units in one step
+(objectives.md 0.1; the mean of means is the most common silent error of the field).
+
+Two kinds:
+- `RowObjective`: the loss of a row depends on that row alone. `loss(outputs, batch)` is called per micro-batch.
+- `CoupledObjective`: rows are compared with each other (in-batch negatives). It is two pure functions, `represent`
+  (per micro-batch) and `loss` (over the representations of the whole step); the engine runs them with cached
+  gradients, so the split into micro-batches is never seen by the mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+IGNORE_INDEX = -100
+Batch = Mapping[str, Tensor]
+"""input_ids, labels, position_ids, segment_ids: each (B, T), integers; see data/collate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One addend of the loss."""
+
+    loss_sum: Tensor
+    """() summed over `count` units, differentiable."""
+
+    count: Tensor
+    """() what the term is averaged over: tokens, sequences, pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A metric that is averaged over the step; it carries its own denominator."""
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Max:
+    """A metric of which the largest value of the step is kept."""
+
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """What an objective returns: its terms by name, and figures that are only looked at."""
+
+    terms: Mapping[str, Term]
+    metrics: Mapping[str, Mean | Max] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One pass through a model that an objective needs; the engine runs it.
+
+    Outputs by name: 'hidden' is (B, T, D); 'logps' is (B, T) in nats, `logps[b, t]` the log-probability of the label
+    at t given all tokens of its segment before t, and 0 where `labels` is IGNORE_INDEX.
+    """
+
+    outputs: frozenset[Literal["hidden", "logps"]]
+    model: Literal["policy"] = "policy"
+    attention: Literal["causal"] = "causal"
+
+
+class RowObjective(Protocol):
+    """An objective whose rows do not know each other."""
+
+    def forwards(self) -> Sequence[Forward]:
+        """Return the passes it needs."""
+        ...
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return each term's normaliser, from the batch alone, without a forward pass."""
+        ...
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
+        """Return the terms of one micro-batch. Pure."""
+        ...
+
+
+@runtime_checkable
+class CoupledObjective(Protocol):
+    """An objective that compares the rows of the whole step with each other."""
+
+    def forwards(self) -> Sequence[Forward]:
+        """Return the passes it needs."""
+        ...
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return each term's normaliser, from the batch alone, without a forward pass."""
+        ...
+
+    def represent(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return what the rows of a micro-batch are compared by, (B, ...). Pure."""
+        ...
+
+    def couple(self, representations: Tensor) -> LossTerms:
+        """Return the terms of all rows of the step together, from their representations (M, ...). Pure."""
+        ...
+
+
+Objective = RowObjective | CoupledObjective
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """An objective and its weight in the total loss."""
+
+    objective: Objective
+    weight: float

@@ -1,0 +1,128 @@
+"""Pre-training and tuning: rows in, a model folder out. The bodies prepare rows; the engine trains.
+
+Tuning serves fine-tuning, a generation, its real-only control arm and learning from corrections: they differ in their
+inputs only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from genai_core.config.stages import PretrainStage, TuneStage
+from genai_core.config.training import TrainingConfig
+from genai_core.data.documents import Pair, read_pairs
+from genai_core.errors import DataError
+from genai_core.stages.contract import StageContext, StageResult
+from genai_core.storage.artifact import ArtifactRef
+
+
+def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
+    """Train a base model on the packed rows of the corpus."""
+    corpus = context.inputs["corpus"]
+    return _train(
+        config.training,
+        context,
+        rows=corpus / "packed" / "train.arrow",
+        held_out=corpus / "packed" / "heldout.arrow",
+        start={"base": config.base.model_dump(mode="json"), "base_ref": _dump(context.refs.get("base"))},
+    )
+
+
+def tune(config: TuneStage, context: StageContext) -> StageResult:
+    """Train a model on instruction pairs: the corpus's own, and those of the inputs `extra-1`, `extra-2`, ..."""
+    from genai_core.data.tokenizer import load_tokenizer
+    from genai_core.data.tuning_rows import build_tuning_rows
+
+    corpus = context.inputs["corpus"]
+    tokenizer = load_tokenizer(corpus / "tokenizer")
+    training = config.training
+    extra: list[Pair] = []
+    for role in sorted((role for role in context.inputs if role.startswith("extra-")), key=_number):
+        extra += read_pairs(context.inputs[role] / "pairs" / "train.parquet")
+    rows, stats = build_tuning_rows(
+        read_pairs(corpus / "pairs" / "train.parquet"),
+        extra,
+        tokenizer,
+        training.seq_len,
+        config.min_real_share,
+        training.seed,
+    )
+    rows_file = _rewrite(rows, context, "rows/train.arrow")
+    held_out_pairs = read_pairs(corpus / "pairs" / "heldout.parquet")
+    held_out_file: Path | None = None
+    if held_out_pairs:
+        try:
+            held_out, _ = build_tuning_rows(held_out_pairs, [], tokenizer, training.seq_len, 0.0, training.seed)
+        except DataError as error:
+            context.journal.event(f"no held-out answers are measured: {error}")
+        else:
+            held_out_file = _rewrite(held_out, context, "rows/heldout.arrow")
+    result = _train(
+        training, context, rows=rows_file, held_out=held_out_file, start={"model": str(context.inputs["model"])}
+    )
+    shares = {
+        "train_rows": float(stats["rows"]),
+        "real_share": float(stats["real_share"]),
+        "real_examples": float(stats["examples"]["real"]),
+        "extra_examples": float(stats["examples"]["extra"]),
+    }
+    return StageResult(metrics={**result.metrics, **shares}, told={**result.told, "rows": stats})
+
+
+def _train(
+    training: TrainingConfig, context: StageContext, *, rows: Path, held_out: Path | None, start: dict[str, Any]
+) -> StageResult:
+    from genai_core.training.plan import place_workers
+    from genai_core.training.worker import SUMMARY, TOLD, train_worker
+
+    job = context.job
+    work = context.workspace.path
+    world_size, threads = place_workers(job.compute, training.rows_per_step(), work)
+    draft = work / "model"
+    shutil.rmtree(draft, ignore_errors=True)
+    context.check()
+    context.workers.train(
+        train_worker,
+        {
+            "workspace": str(work),
+            "storage_uri": job.storage_uri,
+            "key": job.key,
+            "journal": str(context.journal.path),
+            "rows": str(rows),
+            "held_out": str(held_out) if held_out is not None else "",
+            "tokenizer": str(context.inputs["corpus"] / "tokenizer"),
+            "training": training.model_dump(mode="json"),
+            "compute": job.compute.model_dump(mode="json"),
+            "output": str(draft),
+            **start,
+        },
+        world_size=world_size,
+        threads=threads,
+    )
+    context.check()
+    for path in sorted(draft.iterdir()):
+        shutil.move(str(path), context.output / path.name)
+    metrics = json.loads((work / SUMMARY).read_text(encoding="utf-8"))
+    told = json.loads((work / TOLD).read_text(encoding="utf-8"))
+    return StageResult(metrics=metrics, told=told)
+
+
+def _rewrite(rows: Any, context: StageContext, name: str) -> Path:
+    """Write rows into the workspace, whole or not at all; a resume makes the same bytes again."""
+    target = context.workspace.path / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_suffix(".part")
+    rows.write(draft)
+    draft.rename(target)
+    return target
+
+
+def _number(role: str) -> int:
+    return int(role.rpartition("-")[2])
+
+
+def _dump(ref: ArtifactRef | None) -> dict[str, Any] | None:
+    return None if ref is None else ref.model_dump(mode="json")

@@ -1,0 +1,74 @@
+"""What to tell a person whose run diverged: which rows, which term, which layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genai_core.data.collate import collate
+from genai_core.objectives.base import CoupledObjective, Weighted
+from genai_core.training.parallel import Group
+from genai_core.training.rows import Rows, to_device
+from genai_core.training.state import trained_parameters
+from genai_core.training.step import Precision, run_forward
+
+SHOWN = 5
+
+
+def largest_gradients(model: Any, shown: int = SHOWN) -> list[tuple[str, float]]:
+    """Return the parameters with the largest gradient norms, those that are not finite first."""
+    norms = [
+        (name, float(parameter.grad.norm()))
+        for name, parameter in trained_parameters(model).items()
+        if parameter.grad is not None
+    ]
+    return sorted(norms, key=lambda item: (math.isfinite(item[1]), -item[1] if math.isfinite(item[1]) else 0.0))[:shown]
+
+
+@torch.no_grad()
+def worst_rows(
+    model: Any,
+    objectives: Sequence[Weighted],
+    rows: Rows,
+    indices: np.ndarray,
+    *,
+    precision: Precision,
+    group: Group,
+    shown: int = SHOWN,
+) -> list[tuple[int, float]]:
+    """Return the rows of a step with the largest loss of their own, those that are not finite first."""
+    plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective)]
+    losses: list[Tensor] = []
+    for index in group.share(indices):
+        batch = to_device(collate(rows.take([index])), group.device)
+        outputs = run_forward(model, [one.objective for one in plain], batch, precision)
+        loss = torch.zeros((), dtype=torch.float64, device=group.device)
+        for one in plain:
+            for term in one.objective.loss(outputs, batch).terms.values():  # type: ignore[union-attr]
+                loss += one.weight * term.loss_sum.double() / term.count.clamp_min(1)
+        losses.append(torch.stack([torch.tensor(float(index), dtype=torch.float64, device=group.device), loss]))
+    found, _ = group.gather_rows(torch.stack(losses))
+    pairs = [(int(index), float(loss)) for index, loss in found.tolist()]
+    return sorted(pairs, key=lambda item: (math.isfinite(item[1]), -item[1] if math.isfinite(item[1]) else 0.0))[:shown]
+
+
+def describe_divergence(
+    reason: str,
+    step: int,
+    terms: Mapping[str, float],
+    rows: Sequence[tuple[int, float]],
+    gradients: Sequence[tuple[str, float]],
+) -> str:
+    """Return the last words of a run that could not be saved."""
+    return (
+        f"Training diverged at step {step}: {reason}, after every skip and roll-back that its budget allows.\n"
+        f"  terms:     {', '.join(f'{name} {value:.4g}' for name, value in terms.items())}\n"
+        f"  rows:      {', '.join(f'#{index} loss {loss:.4g}' for index, loss in rows)}\n"
+        f"  gradients: {', '.join(f'{name} {norm:.3g}' for name, norm in gradients)}\n"
+        "Lower optimizer.learning_rate or max_grad_norm, lengthen schedule.warmup_fraction, or look at those rows."
+    )

@@ -1,0 +1,194 @@
+"""What is chosen by measurement, once, and kept beside the run's state: plan.json.
+
+    {"precision": "bfloat16", "threads": 2, "micro_batch_rows": 8, "world_size": 1}
+
+None of it is part of a stage's identity, but all of it is part of "bit for bit": the same plan gives the same bits. So
+a resume uses the plan that is there. Where it cannot (fewer workers now) or must not (the person now gives a number),
+the change is told and written down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import psutil
+import torch
+from torch import nn
+
+from genai_core.config.compute import ComputeConfig
+from genai_core.data.collate import collate
+from genai_core.errors import ConfigError
+from genai_core.objectives.base import Weighted
+from genai_core.training.checkpoint import Events, Keeper
+from genai_core.training.parallel import Group
+from genai_core.training.rows import Rows, to_device
+from genai_core.training.step import Precision, accumulate_gradients
+
+PLAN = "plan.json"
+MEASURING_SECONDS = 3.0
+WORTH_BFLOAT16 = 1.10  # fewer digits must buy something
+WORTH_MORE_ROWS = 1.03  # more memory too
+MEMORY_SHARE = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run is computed, not what."""
+
+    precision: Precision
+    threads: int
+    micro_batch_rows: int
+    world_size: int
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """Return the plan of an earlier attempt, or None if there is none that can be read."""
+    try:
+        plan = Plan(**json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return plan if plan.precision in get_args(Precision) and plan.micro_batch_rows > 0 else None
+
+
+def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path) -> tuple[int, int]:
+    """Return (world_size, threads) of a training group: what the config says, else the plan, else one worker per GPU.
+
+    Raises:
+        ConfigError: more workers than rows in a step.
+    """
+    earlier = read_plan(folder)
+    world_size = compute.workers or (earlier.world_size if earlier else max(1, torch.cuda.device_count()))
+    if world_size > rows_per_step:
+        raise ConfigError(
+            f"compute.workers={world_size} is more than the {rows_per_step} rows of a step. "
+            f"Set it to at most {rows_per_step}, or raise global_batch_tokens."
+        )
+    cores = len(os.sched_getaffinity(0))
+    threads = compute.threads or (earlier.threads if earlier else max(1, cores // world_size))
+    return world_size, threads
+
+
+def resolve_plan(
+    compute: ComputeConfig,
+    model: nn.Module,
+    objectives: Sequence[Weighted],
+    rows: Rows,
+    *,
+    rows_per_step: int,
+    threads: int,
+    group: Group,
+    keeper: Keeper,
+    events: Events,
+) -> Plan:
+    """Return the plan of this run, equal on every rank; measure what neither the config nor an earlier plan says.
+
+    Args:
+        compute: numbers given by the person; 0 and 'auto' are resolved here.
+        model: measured on, and left as it was: no gradient, no used-up noise.
+        objectives: measured with.
+        rows: the first ones are measured on.
+        rows_per_step: over all ranks.
+        threads: that this process already uses.
+        group: rank 0 decides.
+        keeper: where plan.json lies.
+        events: where a change is told.
+    """
+    plan = None
+    if group.leads:
+        earlier = read_plan(keeper.path)
+        plan = _fill_in(earlier, compute, model, objectives, rows, rows_per_step, threads, group)
+        for name, value in asdict(plan).items():
+            if earlier is not None and getattr(earlier, name) != value:
+                events.event(f"plan changed: {name} {getattr(earlier, name)} -> {value}; not bit for bit any more")
+        draft = keeper.path / f".{PLAN}.part"
+        draft.write_text(json.dumps(asdict(plan), sort_keys=True) + "\n", encoding="utf-8")
+        draft.rename(keeper.path / PLAN)
+        keeper.save(PLAN)
+    return Plan(**group.broadcast_json(asdict(plan) if plan else None))
+
+
+def _fill_in(
+    earlier: Plan | None,
+    compute: ComputeConfig,
+    model: nn.Module,
+    objectives: Sequence[Weighted],
+    rows: Rows,
+    rows_per_step: int,
+    threads: int,
+    group: Group,
+) -> Plan:
+    most = -(-rows_per_step // group.world_size)
+    given: Precision | None = None if compute.precision == "auto" else compute.precision
+    precision = given or (earlier.precision if earlier else None)
+    micro = compute.micro_batch_rows or (earlier.micro_batch_rows if earlier else 0)
+    if precision is None or not micro:
+        precision, micro = _measure(model, objectives, rows, precision, micro, most=most, group=group)
+    return Plan(precision, threads, min(micro, most), group.world_size)
+
+
+def _measure(
+    model: nn.Module,
+    objectives: Sequence[Weighted],
+    rows: Rows,
+    precision: Precision | None,
+    micro: int,
+    *,
+    most: int,
+    group: Group,
+) -> tuple[Precision, int]:
+    """Return the fastest precision and micro-batch of a few forward and backward passes."""
+    deadline = time.monotonic() + MEASURING_SECONDS
+    noise = torch.get_rng_state()
+    fits = _rows_that_fit(model, rows, group)
+    sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= most and size <= fits] or [1]
+    first = micro or sizes[min(2, len(sizes) - 1)]
+    speeds: dict[int, float] = {}
+
+    def speed(kind: Precision, size: int, repeats: int) -> float:
+        """Return rows per second, of the best repeat."""
+        batch = to_device(collate(rows.take([index % len(rows) for index in range(size)])), group.device)
+        best = 0.0
+        for _ in range(repeats):
+            started = time.monotonic()
+            accumulate_gradients(model, objectives, [batch], group=Group(0, 1, group.device), precision=kind, seeds=[0])
+            if group.device.type == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, size / (time.monotonic() - started))
+            model.zero_grad(set_to_none=True)
+        return best
+
+    if precision is None:
+        plain, half = speed("float32", first, 2), speed("bfloat16", first, 2)
+        precision = "bfloat16" if half > plain * WORTH_BFLOAT16 else "float32"
+        speeds[first] = max(plain, half) if precision == "bfloat16" else plain
+    if not micro:
+        micro = first
+        speeds.setdefault(first, speed(precision, first, 2))
+        for size in sizes:
+            if time.monotonic() > deadline:
+                break
+            speeds.setdefault(size, speed(precision, size, 2 if size <= first else 1))
+        for size in sorted(speeds):
+            if speeds[size] > speeds[micro] * (WORTH_MORE_ROWS if size > micro else 1.0):
+                micro = size
+    torch.set_rng_state(noise)
+    return precision, micro
+
+
+def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
+    """Return how many rows' activations fit into a share of the free memory, by a rough count from above."""
+    config = model.config
+    seq_len = len(rows.take([0])[0].input_ids)
+    # per layer: two norms, q k v, attention output, residuals (~12 widths), and gate, up, their product (~4 of d_ff)
+    per_token = config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size) * 4
+    if group.device.type == "cuda":
+        free = torch.cuda.mem_get_info(group.device)[0]
+    else:
+        free = psutil.virtual_memory().available // group.world_size
+    return max(1, int(free * MEMORY_SHARE / (per_token * seq_len)))

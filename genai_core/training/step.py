@@ -1,0 +1,241 @@
+"""The gradient of one optimizer step: exact, however its rows are cut into micro-batches and spread over ranks.
+
+    1. count    every term's units, over all micro-batches and ranks, from the batches alone
+    2. couple   objectives that compare rows: representations of all rows without a graph, their loss, and the
+                gradient of the loss with respect to each representation (GradCache, arXiv 2101.06983)
+    3. descend  per micro-batch: forward, then backward of
+                    sum_i weight_i * loss_sum_i / count_i  +  sum_c <representation_c, cached gradient_c>
+    4. add up   gradients over ranks
+
+Only here is anything divided. Dropout draws from a generator seeded per micro-batch, so the second pass of a coupled
+objective sees the noise of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genai_core.models.backbone import head_weight, hidden_states
+from genai_core.objectives.base import Batch, CoupledObjective, Max, Mean, Objective, Weighted
+from genai_core.training.head import label_logps
+from genai_core.training.parallel import Group
+
+Precision = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """What a step's gradient came with, equal on all ranks."""
+
+    loss: float
+    """Weighted sum of the terms' means, in nats."""
+
+    terms: Mapping[str, float]
+    """Mean of each term, without its weight."""
+
+    weights: Mapping[str, float]
+    """Weight of each term in the loss."""
+
+    counts: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def noise_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
+    """Return the seed of a micro-batch's dropout, a pure function of its arguments."""
+    return int(np.random.SeedSequence([seed, step, micro_step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def states_at(model: Any, precision: Precision, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    """Return hidden states (B, T, D) as training computes them: under autocast if the precision is bfloat16."""
+    with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return hidden_states(model, input_ids, position_ids)
+
+
+def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, precision: Precision) -> dict[str, Tensor]:
+    """Return the outputs that the objectives need, by name, from one pass through the model.
+
+    Args:
+        model: the policy.
+        objectives: whose `forwards` are joined.
+        batch: (B, T) tensors.
+        precision: of the matrix products.
+    """
+    wanted: frozenset[str] = frozenset().union(
+        *(one.outputs for objective in objectives for one in objective.forwards())
+    )
+    hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"])
+    outputs = {"hidden": hidden}
+    if "logps" in wanted:
+        dtype = torch.bfloat16 if precision == "bfloat16" else None
+        outputs["logps"] = label_logps(hidden, head_weight(model), batch["labels"], matmul_dtype=dtype)
+    return outputs
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    objectives: Sequence[Weighted],
+    batches: Sequence[Batch],
+    *,
+    group: Group,
+    precision: Precision,
+    seeds: Sequence[int],
+) -> StepFigures:
+    """Leave the gradient of the whole step in `.grad` on every rank; return the figures of the step.
+
+    Args:
+        model: in training mode, gradients cleared.
+        objectives: with their weights.
+        batches: this rank's micro-batches, at least one.
+        group: the ranks.
+        precision: of the matrix products.
+        seeds: one a micro-batch, for dropout.
+    """
+    plain = [one.objective for one in objectives]
+    counts = _sum_counts(plain, batches, group)
+    coupled = {
+        index: _cache_gradients(model, one, batches, counts, group=group, precision=precision, seeds=seeds)
+        for index, one in enumerate(objectives)
+        if isinstance(one.objective, CoupledObjective)
+    }
+    sums: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
+    maxima: dict[str, Tensor] = {}
+    for micro_step, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
+        torch.manual_seed(seed)
+        outputs = run_forward(model, plain, batch, precision)
+        total = torch.zeros((), device=batch["input_ids"].device)
+        for index, one in enumerate(objectives):
+            if isinstance(one.objective, CoupledObjective):
+                representation = one.objective.represent(outputs, batch)
+                total = total + (representation * coupled[index].slopes[micro_step]).sum()
+                continue
+            found = one.objective.loss(outputs, batch)
+            for name, term in found.terms.items():
+                total = total + term.loss_sum * (one.weight / counts[name])
+                _add(sums, name, term.loss_sum)
+            _note(means, maxima, found.metrics)
+        total.backward()
+    _add_up_gradients(model, group)
+    figures = _reduce(sums, means, maxima, group)
+    for cached in coupled.values():  # computed over all rows on every rank already
+        figures.sums.update(cached.sums)
+        figures.metrics.update(cached.metrics)
+    terms = {name: figures.sums[name] / counts[name] for name in counts}
+    weights = {name: one.weight for one in objectives for name in one.objective.counts(batches[0])}
+    loss = sum(weights[name] * mean for name, mean in terms.items())
+    return StepFigures(loss, terms, weights, counts, figures.metrics)
+
+
+@dataclass(slots=True)
+class _Cached:
+    slopes: list[Tensor]
+    sums: dict[str, float]
+    metrics: dict[str, float]
+
+
+@dataclass(slots=True)
+class _Reduced:
+    sums: dict[str, float]
+    metrics: dict[str, float]
+
+
+def _sum_counts(objectives: Sequence[Objective], batches: Sequence[Batch], group: Group) -> dict[str, float]:
+    """Return each term's count over the whole step, at least 1 so that a step without any unit has loss 0."""
+    totals: dict[str, float] = {}
+    for objective in objectives:
+        for batch in batches:
+            for name, count in objective.counts(batch).items():
+                totals[name] = totals.get(name, 0.0) + float(count)
+    vector = torch.tensor(list(totals.values()), dtype=torch.float64, device=group.device)
+    group.sum_([vector])
+    return {name: max(1.0, total) for name, total in zip(totals, vector.tolist(), strict=True)}
+
+
+def _cache_gradients(
+    model: nn.Module,
+    weighted: Weighted,
+    batches: Sequence[Batch],
+    counts: Mapping[str, float],
+    *,
+    group: Group,
+    precision: Precision,
+    seeds: Sequence[int],
+) -> _Cached:
+    """Return the gradient of a coupled objective with respect to the representations of each micro-batch."""
+    objective = weighted.objective
+    assert isinstance(objective, CoupledObjective)
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for batch, seed in zip(batches, seeds, strict=True):
+            torch.manual_seed(seed)
+            outputs = run_forward(model, [objective], batch, precision)
+            parts.append(objective.represent(outputs, batch))
+    whole, start = group.gather_rows(torch.cat(parts))
+    whole.requires_grad_(True)
+    found = objective.couple(whole)
+    total = sum(
+        (term.loss_sum * (weighted.weight / counts[name]) for name, term in found.terms.items()),
+        start=torch.zeros((), dtype=whole.dtype, device=whole.device),
+    )
+    (slope,) = torch.autograd.grad(total, whole)
+    own = slope[start : start + sum(len(part) for part in parts)]
+    means: dict[str, Tensor] = {}
+    maxima: dict[str, Tensor] = {}
+    _note(means, maxima, found.metrics)
+    return _Cached(
+        slopes=list(own.split([len(part) for part in parts])),
+        sums={name: float(term.loss_sum) for name, term in found.terms.items()},
+        metrics=_finish_metrics({name: value.tolist() for name, value in means.items()}, maxima),
+    )
+
+
+def _add_up_gradients(model: nn.Module, group: Group) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if group.world_size > 1:
+        for parameter in trained:  # every rank must bring the same tensors to the collective
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+    group.sum_([parameter.grad for parameter in trained if parameter.grad is not None])
+
+
+def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
+    wide = value.detach().double()
+    sums[name] = sums[name] + wide if name in sums else wide
+
+
+def _note(means: dict[str, Tensor], maxima: dict[str, Tensor], metrics: Mapping[str, Mean | Max]) -> None:
+    for name, metric in metrics.items():
+        if isinstance(metric, Mean):
+            _add(means, name, torch.stack([metric.total.double(), metric.count.double()]))
+        else:
+            value = metric.value.detach().double()
+            maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
+
+
+def _reduce(sums: dict[str, Tensor], means: dict[str, Tensor], maxima: dict[str, Tensor], group: Group) -> _Reduced:
+    """Add up (or keep the largest of) what the ranks have; all have the same names."""
+    names, pair_names = sorted(sums), sorted(means)
+    parts = [sums[name].reshape(1) for name in names] + [means[name] for name in pair_names]
+    values: list[float] = []
+    if parts:
+        vector = torch.cat(parts)
+        group.sum_([vector])
+        values = vector.tolist()
+    if maxima:
+        largest = torch.stack([maxima[name] for name in sorted(maxima)])
+        group.max_(largest)
+        maxima = dict(zip(sorted(maxima), largest.unbind(), strict=True))
+    pairs = {name: values[len(names) + 2 * at :][:2] for at, name in enumerate(pair_names)}
+    return _Reduced(dict(zip(names, values, strict=False)), _finish_metrics(pairs, maxima))
+
+
+def _finish_metrics(pairs: Mapping[str, Sequence[float]], maxima: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: total / max(1.0, count) for name, (total, count) in pairs.items()} | {
+        name: float(value) for name, value in maxima.items()
+    }

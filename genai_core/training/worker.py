@@ -1,0 +1,248 @@
+"""What every rank of a training group runs: load, adapt, probe, plan, train; rank 0 writes the model.
+
+Called by name with one JSON dictionary, in this process or by Ray Train. It returns nothing: what it makes are files,
+and its unfinished state lies in the stage's workspace, so calling it again after a crash continues the run.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from genai_core.config.base import Config
+from genai_core.config.compute import ComputeConfig
+from genai_core.config.model import Base, LoraAdapter, ScratchBase
+from genai_core.config.training import TrainingConfig
+from genai_core.data.packing import PackedRows
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.errors import ModelError
+from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
+from genai_core.models.backbone import head_weight, keep_float64
+from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
+from genai_core.models.probes import run_probes
+from genai_core.models.token_bytes import count_token_bytes
+from genai_core.objectives.registry import build_objectives
+from genai_core.storage.artifact import ArtifactRef
+from genai_core.storage.workspace import Workspace
+from genai_core.tracking.journal import Journal
+from genai_core.training.checkpoint import CheckpointFolder, Keeper
+from genai_core.training.engine import Engine, Log, RunFigures, Silence
+from genai_core.training.evaluate import HeldOut
+from genai_core.training.parallel import Group, join_group
+from genai_core.training.plan import Plan, resolve_plan
+from genai_core.training.step import states_at
+
+STOP_FILE = "stop"
+SUMMARY = "summary.json"
+TOLD = "told.json"
+
+
+class WorkerArguments(Config):
+    """The arguments of `train_worker`, as JSON."""
+
+    workspace: str = Field(description="Directory of the stage's unfinished state.")
+    storage_uri: str = Field(default="", description="Store that mirrors the workspace; '' = the directory is all.")
+    key: str = Field(default="", description="Stage key; needed with storage_uri.")
+    journal: str = Field(description="File of the stage's journal.")
+    rows: str = Field(description="Packed rows to train on.")
+    held_out: str = Field(default="", description="Packed rows to measure on; '' = none.")
+    tokenizer: str = Field(description="Folder of the tokenizer that is published with the model.")
+    model: str = Field(default="", description="Folder of the model to start from; '' = `base`.")
+    base: Base = Field(default=ScratchBase(), description="What to start from without a folder.")
+    base_ref: ArtifactRef | None = Field(default=None, description="Which content of the base exactly.")
+    training: TrainingConfig
+    compute: ComputeConfig = ComputeConfig()
+    output: str = Field(description="Directory for the model; rank 0 writes it at the end.")
+    threads: int = Field(default=1, description="Torch threads of this process.")
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """Train on this rank; rank 0 leaves the model in `output` and summary.json and told.json in the workspace.
+
+    Raises:
+        InterruptedRunError: a file `stop` has appeared in the workspace.
+        ModelError: the model cannot be trained on packed rows here.
+        TrainingDivergedError: bad steps beyond the budgets.
+    """
+    started = time.monotonic()
+    given = WorkerArguments.model_validate(arguments)
+    _be_quiet()
+    torch.set_num_threads(given.threads)
+    group = join_group()
+    keeper = _open_keeper(given)
+    log = Journal(Path(given.journal)) if group.leads else None
+    try:
+        _train(given, group, keeper, log or Silence(), started)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, started: float) -> None:
+    config = given.training
+    tokenizer = load_tokenizer(Path(given.tokenizer))
+    model = prepare_model(given, tokenizer, group)
+    objectives = build_objectives(config.objective)
+    rows = PackedRows.open(Path(given.rows))
+    plan = resolve_plan(
+        given.compute,
+        model,
+        objectives,
+        rows,
+        rows_per_step=config.rows_per_step(),
+        threads=given.threads,
+        group=group,
+        keeper=keeper,
+        events=log,
+    )
+    # as the engine will call it, precision included
+    run_probes(model, lambda input_ids, position_ids: states_at(model, plan.precision, input_ids, position_ids))
+    held_out = None
+    if given.held_out:
+        token_bytes = count_token_bytes(tokenizer, head_weight(model).shape[0])
+        measured = PackedRows.open(Path(given.held_out))
+        held_out = HeldOut(measured, token_bytes) if len(measured) else None
+    stop_file = keeper.path / STOP_FILE
+    ready = time.monotonic()
+    engine = Engine(
+        model,
+        objectives,
+        rows,
+        config,
+        group=group,
+        checkpoints=CheckpointFolder(keeper, log, config.checkpoint_every_steps),
+        log=log,
+        precision=plan.precision,
+        micro_batch_rows=plan.micro_batch_rows,
+        held_out=held_out,
+        should_stop=stop_file.exists,
+    )
+    figures = engine.run()
+    if group.leads:
+        _write_model(model, tokenizer, config, Path(given.output))
+        _write_json(keeper.path / SUMMARY, summarise(figures))
+        _write_json(keeper.path / TOLD, _tell(figures, plan, rows, ready - started))
+
+
+def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
+    """Return the model to train, on the group's device, its weights float32 (or float64), its adapter added.
+
+    Raises:
+        ModelError: it cannot be loaded, does not fit the tokenizer, or is shorter than a row.
+    """
+    if given.model:
+        model = load_model(given.model)
+    elif isinstance(given.base, ScratchBase):
+        model = init_scratch(given.base, tokenizer)
+    elif given.base_ref is not None:
+        model, _ = load_base(given.base, given.base_ref)
+    else:
+        raise ModelError(f"base.kind={given.base.kind!r} was not resolved to a digest; resolve_base comes first.")
+    check_vocabulary(model, tokenizer)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and given.training.seq_len > longest:
+        raise ModelError(
+            f"training.seq_len={given.training.seq_len:,} is longer than the model takes ({longest:,}). Lower it."
+        )
+    if given.compute.precision == "float64":
+        model = model.double()
+        keep_float64(model)
+    if isinstance(given.training.tuning, LoraAdapter):
+        model = add_adapter(model, given.training.tuning, given.training.seed)
+    return model.to(group.device)
+
+
+def summarise(figures: RunFigures) -> dict[str, float]:
+    """Return what is worth knowing of a finished run; equal however often it was interrupted."""
+    found = {
+        "train_loss": figures.train_loss,
+        "steps": float(figures.counters.step),
+        "tokens_seen": float(figures.counters.tokens_seen),
+        "skipped_steps": float(figures.counters.skipped),
+        "rollbacks": float(figures.counters.rollbacks),
+    }
+    if figures.held_out is not None:
+        found["eval_loss_nats"] = figures.held_out.loss_nats
+        found["eval_bits_per_byte"] = figures.held_out.bits_per_byte
+        found["eval_tokens"] = float(figures.held_out.tokens)
+    return found
+
+
+def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    if isinstance(config.tuning, LoraAdapter):
+        save_adapter(model, output / "adapter")
+        model = merge_adapter(model)
+    save_model(model.cpu(), tokenizer, output)
+
+
+def _tell(figures: RunFigures, plan: Plan, rows: PackedRows, setup_seconds: float) -> dict[str, Any]:
+    """Return the figures of this very attempt."""
+    rate = figures.attempt_tokens / figures.attempt_seconds if figures.attempt_seconds else 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kilobytes
+    return {
+        "tokens_per_second": round(rate, 1),
+        "useful_tokens_per_second": round(rate * rows.efficiency(), 1),
+        "training_seconds": round(figures.attempt_seconds, 3),
+        "setup_seconds": round(setup_seconds, 3),
+        "peak_memory_bytes": peak,
+        **({"peak_gpu_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}),
+        "plan": {
+            "precision": plan.precision,
+            "threads": plan.threads,
+            "micro_batch_rows": plan.micro_batch_rows,
+            "world_size": plan.world_size,
+        },
+    }
+
+
+def _open_keeper(given: WorkerArguments) -> Keeper:
+    """Return the workspace; one that is mirrored to a store elsewhere if the arguments name one."""
+    if not given.storage_uri:
+        return LocalKeeper(Path(given.workspace))
+    from genai_core.config.settings import read_settings
+    from genai_core.storage.open import open_store
+
+    settings = read_settings()
+    return Workspace(open_store(given.storage_uri, settings, probe=False), given.key, settings.scratch)
+
+
+class LocalKeeper:
+    """A workspace that is only a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, relative: str) -> None:
+        """Do nothing: the directory is durable."""
+
+    def forget(self, relative: str) -> None:
+        """Delete a file or directory."""
+        import shutil
+
+        target = self.path / relative
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
+    draft.rename(path)
+
+
+def _be_quiet() -> None:
+    """Turn off foreign progress bars: standard error is not a screen here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
