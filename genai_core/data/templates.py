@@ -31,6 +31,9 @@ DEFAULT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '### Assistant:\n' -}}{%- endif -%}"
 )
 
+# Some templates write today's date: the same recipe must give the same rows tomorrow. The date is Llama 3's own default.
+_FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+
 _PROBE_PROMPT, _PROBE_ANSWER = "zqprompt", "zqanswer"
 
 
@@ -206,17 +209,15 @@ def _apply(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Any], **option
     if options["tokenize"]:
         # The user's text may spell a special token: letters then, not a turn that ends.
         options |= {"return_dict": False, "sanitize_control_tokens": True, "tokenizer_kwargs": {"verbose": False}}
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        options["chat_template"] = _FIXED_DATE + template
     try:
-        # Some templates write today's date: the same recipe must give the same rows tomorrow.
-        return tokenizer.apply_chat_template(list(messages), strftime_now=_fixed_date, **options)
+        return tokenizer.apply_chat_template(list(messages), **options)
     except Exception as error:  # jinja's own errors: the template is somebody else's program
         if type(error).__module__.partition(".")[0] != "jinja2":
             raise
         raise ModelError(f"The chat template refuses a conversation of user and assistant turns: {error}") from error
-
-
-def _fixed_date(pattern: str) -> str:
-    return "26 Jul 2024"  # what the Llama 3 templates fall back to
 
 
 def _describe_violation(tokenizer: PreTrainedTokenizerFast, shorter: list[int], whole: list[int]) -> str:

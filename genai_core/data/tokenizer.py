@@ -81,7 +81,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
     )
     if not counted.characters:
         raise DataError("There is no text to train a tokenizer on: every document was dropped or is empty.")
-    trained: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    trained: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=DOCUMENT,
@@ -116,7 +116,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     if not (path / "tokenizer_config.json").is_file():
         raise ModelError(f"No tokenizer in {path}: tokenizer_config.json is missing. Name a folder of save_pretrained.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(path))  # a folder that is there: no hub is asked
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"The tokenizer in {path} cannot be loaded: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -124,6 +124,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             f"The tokenizer in {path} is a {type(tokenizer).__name__} without a tokenizer.json. "
             "Convert it with transformers and save it again."
         )
+    for how_it_was_loaded in ("is_local", "local_files_only"):  # written by save_pretrained; HF_HUB_OFFLINE sets one
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     return tokenizer
 
 

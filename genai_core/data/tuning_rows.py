@@ -21,7 +21,7 @@ from genai_core.errors import DataError
 Example = tuple[list[int], list[int]]
 
 
-def build_tuning_rows(  # noqa: PLR0917 (six plain values, named at every call)
+def build_tuning_rows(
     real: Sequence[Pair],
     extra: Sequence[Pair],
     tokenizer: PreTrainedTokenizerFast,
