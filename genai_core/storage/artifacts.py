@@ -98,16 +98,43 @@ class ArtifactStore:
         In a folder the bytes are verified (a file that has not changed since is not read again), on S3 the sizes;
         S3's bytes are verified by `fetch`. Raises IntegrityError naming the file and the remedy.
         """
-        manifest = self._read(key)
+        manifest = self.read(key)
         if manifest is None:
             return None
         if verify:
             self._refuse_damage(manifest, self._faults(manifest, self._verified.files))
         return self._ref(manifest)
 
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Return the manifest of what is published for a key, None if nothing is. Raises IntegrityError."""
+        data = self.objects.get(manifest_path(key))
+        if data is None:
+            return None
+        fault = ""
+        try:
+            manifest: dict[str, Any] = json.loads(data)
+            names = [ArtifactKind(manifest["kind"]), manifest["name"], manifest["version"], manifest["told"]]
+            attempt = manifest_attempt(data)
+            if manifest["key"] != key or not attempt or not all(names):
+                fault = "its fields contradict each other"
+            elif _digest_of(manifest["files"]) != manifest["digest"]:
+                fault = "its digest is not the one of its files"
+            elif any(PurePosixPath(file["path"]).is_absolute() or ".." in file["path"] for file in manifest["files"]):
+                fault = "it names files outside its directory"
+        except (ValueError, KeyError, TypeError) as error:
+            fault = f"it cannot be read ({type(error).__name__})"
+        if fault:
+            raise IntegrityError(
+                f"{self.objects.uri}/{manifest_path(key)} is damaged: {fault}. Compute it again with "
+                f"`--refresh STAGE` (the stage whose key is {key[:VERSION_CHARS]})."
+            )
+        if self.objects.get(retired_path(key, attempt)) is not None:
+            return None  # written by a process that slept through its own retirement
+        return manifest
+
     def manifest(self, key: str) -> dict[str, Any]:
         """Return the manifest of what is published for a key. Raises StorageError if nothing is."""
-        manifest = self._read(key)
+        manifest = self.read(key)
         if manifest is None:
             raise StorageError(f"Nothing is published for key {key} in {self.objects.uri}. Run its stage again.")
         return manifest
@@ -129,16 +156,16 @@ class ArtifactStore:
     def list(self) -> Sequence[ArtifactRef]:
         """Return the references to all published artifacts, unverified, in key order; unreadable ones are left out."""
         refs = []
-        for key in self.keys():
+        for key in self.published_keys():
             try:
-                manifest = self._read(key)
+                manifest = self.read(key)
             except IntegrityError:  # `verify_all` is who tells
                 continue
             if manifest is not None:
                 refs.append(self._ref(manifest))
         return refs
 
-    def keys(self) -> Sequence[str]:
+    def published_keys(self) -> Sequence[str]:
         """Return the keys that have a manifest, in order."""
         paths = (PurePosixPath(entry.path) for entry in self.objects.list(ARTIFACTS))
         return [path.parts[1] for path in paths if len(path.parts) == 3 and path.name == "manifest.json"]
@@ -174,11 +201,11 @@ class ArtifactStore:
 
         `progress(done, total, label)` is called before each artifact.
         """
-        keys = self.keys()
+        keys = self.published_keys()
         problems = []
         for done, key in enumerate(keys):
             try:
-                manifest = self._read(key)
+                manifest = self.read(key)
             except IntegrityError as error:
                 problems.append(Problem(key, "", manifest_path(key), str(error)))
                 continue
@@ -223,32 +250,6 @@ class ArtifactStore:
             uri=f"{self.objects.uri}/artifacts/{manifest['key']}",
             key=manifest["key"],
         )
-
-    def _read(self, key: str) -> dict[str, Any] | None:
-        data = self.objects.get(manifest_path(key))
-        if data is None:
-            return None
-        fault = ""
-        try:
-            manifest: dict[str, Any] = json.loads(data)
-            names = [ArtifactKind(manifest["kind"]), manifest["name"], manifest["version"], manifest["told"]]
-            attempt = manifest_attempt(data)
-            if manifest["key"] != key or not attempt or not all(names):
-                fault = "its fields contradict each other"
-            elif _digest_of(manifest["files"]) != manifest["digest"]:
-                fault = "its digest is not the one of its files"
-            elif any(PurePosixPath(file["path"]).is_absolute() or ".." in file["path"] for file in manifest["files"]):
-                fault = "it names files outside its directory"
-        except (ValueError, KeyError, TypeError) as error:
-            fault = f"it cannot be read ({type(error).__name__})"
-        if fault:
-            raise IntegrityError(
-                f"{self.objects.uri}/{manifest_path(key)} is damaged: {fault}. Compute it again with "
-                f"`--refresh STAGE` (the stage whose key is {key[:VERSION_CHARS]})."
-            )
-        if self.objects.get(retired_path(key, attempt)) is not None:
-            return None  # written by a process that slept through its own retirement
-        return manifest
 
     def _faults(
         self, manifest: Mapping[str, Any], digests: Callable[[Iterable[Path]], Sequence[str]] | None

@@ -162,6 +162,12 @@ def manifest_attempt(manifest: bytes) -> int:
         return 0
 
 
+def heartbeat_time(objects: ObjectStore, key: str, attempt: int) -> float:
+    """Return when an attempt last beat, by its own clock, in seconds since the epoch; 0 if it never did."""
+    beat = objects.get(heartbeat_path(key, attempt))
+    return float(json.loads(beat)["at"]) if beat else 0.0
+
+
 class Claim:
     """The right to publish one key, until another takes it over."""
 

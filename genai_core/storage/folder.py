@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from genai_core.errors import DiskFullError, StorageError
@@ -221,13 +221,20 @@ def _sync(path: Path) -> None:
 
 def _settle(place: Callable[[Path], object], target: Path) -> None:
     """Give a finished draft its name, and make the name durable."""
-    while True:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    for tries_left in reversed(range(100)):
+        # while we make a folder, another may delete its last object and the folder with it: then once more
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+            continue
         try:
             place(target)
         except FileNotFoundError:
-            if target.parent.exists():
+            if not tries_left:
                 raise
-            continue  # someone deleted the last object of this folder, and the folder with it
-        _sync(target.parent)
+            continue
+        with suppress(FileNotFoundError):  # the object has been deleted again already
+            _sync(target.parent)
         return
