@@ -1,6 +1,6 @@
 """Judges a free answer against the one that the user's row holds.
 
-    valid   is not empty, does not copy the prompt, does not repeat itself without end, has at most 1,000 words
+    valid   is not empty, does not copy the prompt, does not repeat itself without end, has at most 2,000 words
     without gold: score 1 if valid; this says that the answer is well-formed, not that it is true
     with gold:    score 1 if valid and *right*: equal to the gold answer after normalisation, or token F1 >= 0.8
                   with the same numbers and negations
@@ -21,7 +21,7 @@ from genai_core.feedback.types import Feedback
 
 SOURCE = "match"
 MIN_F1 = 0.8
-MAX_WORDS = 1000
+MAX_WORDS = 2000
 _MAX_CHARS = 20 * MAX_WORDS
 # An answer is running away when its last 24 words are one run of up to 8 words, again and again.
 _MAX_PERIOD = 8
