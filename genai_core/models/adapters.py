@@ -67,5 +67,7 @@ def save_adapter(model: Any, path: Path) -> None:
     """Write the adapter alone, as peft loads it; the same weights give the same bytes, wherever the base lay."""
     for config in model.peft_config.values():
         config.base_model_name_or_path = ""
+        if isinstance(config.target_modules, set):  # a set of strings is written in another order by every process
+            config.target_modules = sorted(config.target_modules)
     model.save_pretrained(str(path), safe_serialization=True)
     (path / "README.md").unlink(missing_ok=True)  # peft's empty template; the model card is ours

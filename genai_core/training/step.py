@@ -190,7 +190,7 @@ def _cache_gradients(
     _note(means, maxima, found.metrics)
     return _Cached(
         slopes=list(own.split([len(part) for part in parts])),
-        sums={name: float(term.loss_sum) for name, term in found.terms.items()},
+        sums={name: float(term.loss_sum.detach()) for name, term in found.terms.items()},
         metrics=_finish_metrics({name: value.tolist() for name, value in means.items()}, maxima),
     )
 
