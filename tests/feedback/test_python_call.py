@@ -271,6 +271,16 @@ def test_prompts_that_say_nothing_are_not_held_against_an_answer():
     assert VERIFIER.judge(pair, "lens([])", use_gold=False).score == 0.0
 
 
+@pytest.mark.parametrize(
+    "value", [r"'C:\Users\x'", "is", "[some words]", "(a b)", "01", "b'é'", "'" + "a" * 3000 + "'"]
+)
+def test_what_a_prompt_quotes_but_python_cannot_read_is_no_value(value: str):
+    pair = Pair("p", "call", "g", "d", f"len(x)\nText.\n\nCall it with y = {value}.", "", {"kind": "python_call"})
+    assert VERIFIER.judge(pair, "len([])", use_gold=False).score == 1.0
+    asked = replace(pair, prompt=pair.prompt.replace("y =", "x = 5 and y ="))
+    assert VERIFIER.judge(asked, "len([])", use_gold=False).text == "The call lacks x = 5."
+
+
 GARBAGE = {
     "long name": "a" * 100_000,
     "brackets": "(" * 100_000,

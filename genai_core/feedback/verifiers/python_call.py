@@ -107,16 +107,29 @@ def _remark_on_name(name: str, prompt: str, objects: Mapping[str, Any]) -> str:
 
 def _remark_on_values(call: Call, prompt: str) -> str:
     """Return '' if the call's values are exactly those that the prompt quotes, or if it quotes none."""
-    asked = asked_arguments(prompt)
+    asked = _asked_values(prompt)
     if not asked:
         return ""
     left, missing = call.values, []
-    for name, source in asked:
-        value = dump_value(parse_expression(source))
+    for written, value in asked:
         if value in left:
             left.remove(value)
         else:
-            missing.append(f"{name} = {source}")
+            missing.append(written)
     if missing:
         return f"The call lacks {' and '.join(missing)}."
     return "The call has an argument that was not asked for." if left else ""
+
+
+def _asked_values(prompt: str) -> list[tuple[str, str]]:
+    """Return ("name = value", the value's syntax) for each value that the request quotes.
+
+    A person's own prompt may hold `path = 'C:\\Users'` or `x = is`: what is not Python is not a value.
+    """
+    asked: list[tuple[str, str]] = []
+    for name, source in asked_arguments(prompt):
+        try:
+            asked.append((f"{name} = {source}", dump_value(parse_expression(source))))
+        except UnreadableCallError:
+            continue
+    return asked
