@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ class Registry(Tracker):
         version = self._find_version(model_name, artifact.digest)
         if version is None:
             model_id = self._log_model(model_name, model_dir, run_id, artifact, metrics=figures, card=card)
-            version = self._create_version(model_name, model_id, run_id, told, card)
+            version = self._create_version(model_name, artifact.digest, model_id, run_id, tags=told, card=card)
         else:
             self._tell_again(model_name, version, told, card)
         return self.describe_model(model_name, version)
@@ -270,18 +271,18 @@ class Registry(Tracker):
         metrics: Mapping[str, float],
         card: str,
     ) -> str:
-        """Return the id of the logged model with these contents; one that a crash left whole is used again."""
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+        """Return the id of the logged model with these contents; one that a crash left is used again or finished."""
+        from mlflow.entities import LoggedModelStatus, Metric
 
-        name = clean_name(model_name).replace("/", "-").replace(".", "-").replace(":", "-")
+        name = re.sub(r"[^\w\-]", "-", model_name)
         with self.call(f"log model {name}"):
             standing = self.client.search_logged_models(
                 [self.experiment_id], f"tags.`{DIGEST}` = '{artifact.digest}' AND name = '{name}'"
             )
-            for model in standing:
-                if model.status == LoggedModelStatus.READY:
-                    return str(model.model_id)
-            model = self.client.create_logged_model(
+            ready = [model for model in standing if model.status == LoggedModelStatus.READY]
+            if ready:
+                return str(ready[0].model_id)
+            model = next(iter(standing), None) or self.client.create_logged_model(
                 self.experiment_id,
                 name=name,
                 source_run_id=run_id or None,
@@ -292,16 +293,24 @@ class Registry(Tracker):
             self.client.log_model_artifacts(model.model_id, str(model_dir))
             self._log_card(model.model_id, card)
             if run_id:
-                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+                self._link_to_run(run_id, model.model_id)
                 points = [
-                    Metric(clean_name(key), value, now_ms(), 0, model_id=model.model_id)
-                    for key, value in metrics.items()
+                    Metric(clean_name(key), x, now_ms(), 0, model_id=model.model_id) for key, x in metrics.items()
                 ]
                 self.client.log_batch(run_id, metrics=points)
             self.client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
-    def _create_version(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> str:
+    def _link_to_run(self, run_id: str, model_id: str) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = self.client.get_run(run_id).outputs
+        if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+
+    def _create_version(
+        self, model_name: str, digest: str, model_id: str, run_id: str, *, tags: Mapping[str, str], card: str
+    ) -> str:
         from mlflow.exceptions import MlflowException
 
         with self.call(f"register {model_name}"):
@@ -314,7 +323,7 @@ class Registry(Tracker):
             # that would be a new mlflow.db in the working directory
             open_mlflow().set_tracking_uri(self.uri)
             # what fluent `register_model` does, less its lines on stderr
-            version = self.client.create_model_version(
+            made = self.client.create_model_version(
                 name=model_name,
                 source=f"models:/{model_id}",
                 run_id=run_id or None,
@@ -322,9 +331,15 @@ class Registry(Tracker):
                 description=card or None,
                 model_id=model_id,
             )
-            link: dict[str, Any] = {"name": model_name, "version": version.version}
+            version = str(made.version)
+            # searching and creating are two calls: of two runs that promote at once, the older version stays
+            oldest = self._find_version(model_name, digest) or version
+            if oldest != version:
+                self.client.delete_model_version(model_name, version)
+                return oldest
+            link: dict[str, Any] = {"name": model_name, "version": version}
             self.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps([link])})
-        return str(version.version)
+        return version
 
     def _tell_again(self, model_name: str, version: str, tags: Mapping[str, str], card: str) -> None:
         with self.call(f"tag {model_name}/{version}"):
@@ -334,8 +349,8 @@ class Registry(Tracker):
                     self.client.set_model_version_tag(model_name, version, name, value)
             if card and card != found.description:
                 self.client.update_model_version(model_name, version, card)
-                if found.model_id:
-                    self._log_card(found.model_id, card)
+                # MLflow keeps the id of the logged model in the source only
+                self._log_card(str(found.source).removeprefix("models:/"), card)
 
     def _log_card(self, model_id: str, card: str) -> None:
         if not card:
