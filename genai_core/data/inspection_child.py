@@ -154,7 +154,8 @@ def show(value: object) -> str:
         return value.__qualname__
     plain = value is None or type(value) in (bool, int, float, str, bytes) or value in ((), [], {})
     text = repr(value) if plain else "..."
-    return "..." if len(text) > 40 or sys.base_prefix in text else text
+    # an absolute path is a place on this machine
+    return "..." if len(text) > 40 or (isinstance(value, str) and len(value) > 1 and os.path.isabs(value)) else text
 
 
 def text_of(value: object) -> str:

@@ -34,7 +34,7 @@ CARD = re.compile(
     r"(?<![\w.-])(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|3[47]\d{2}[ -]\d{6}[ -]\d{5}|\d{15,16})(?![\w-]|\.\d)", re.ASCII
 )
 ISSUER = re.compile(r"(?:4|5[1-5]|2[2-7]|6011|65|3[47]|35)", re.ASCII)
-PHONE_INTERNATIONAL = re.compile(r"(?<![\w+.])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?![\w(]|[.-]\d)", re.ASCII)
+PHONE_INTERNATIONAL = re.compile(r"(?<![\w+.])\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?![\w(]|[.-]\d)", re.ASCII)
 PHONE_AMERICAN = re.compile(r"(?<![\w.(-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2}-)[2-9]\d{2}-\d{4}(?![\w-])", re.ASCII)
 
 
@@ -157,7 +157,7 @@ def _is_iban(found: re.Match[str]) -> bool:
 
 def _is_card(found: re.Match[str]) -> bool:
     digits = re.sub(r"[ -]", "", found.group())
-    if not ISSUER.match(digits) or (len(digits) == 15) != (digits[:2] in ("34", "37")) or len(set(digits)) < 3:
+    if not ISSUER.match(digits) or (len(digits) == 15) != (digits[:2] in ("34", "37")) or len(set(digits)) < 2:
         return False
     return luhn(digits)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import hashlib
 import inspect
 import platform
@@ -38,6 +39,7 @@ SKIPPED_MODULES = frozenset(["idlelib", "lib2to3", "nt", "posix", "pydoc_data", 
 NOT_IMPORTED = frozenset(["antigravity", "ensurepip", "msilib", "tkinter", "turtle"])
 SKIPPED_PARTS = frozenset(("test", "tests", "idle_test", "site-packages", "__pycache__"))
 
+LONGEST_DEFAULT = 40
 MEMBER_KINDS = {"function": "method", "property": "property"}
 
 Objects = dict[str, list[list[Any]] | None]
@@ -120,6 +122,9 @@ def digest() -> str:
     """Return the digest of what `read` would read: Python's version and platform, the modules and their source."""
     sha = hashlib.sha256()
     sha.update(f"{platform.python_implementation()} {platform.python_version()} {sys.platform}\n".encode())
+    # two builds of one version may lack different extensions (sqlite3, readline), whose documentation is then missing
+    extensions = {path.name.partition(".")[0] for path in (_library() / "lib-dynload").glob("*")}
+    sha.update(" ".join(sorted({*extensions, *sys.builtin_module_names})).encode())
     for name, path in list_modules().items():
         data = path.read_bytes() if path is not None else b"compiled"
         sha.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
@@ -227,11 +232,29 @@ def _keep(parsed: Parsed, found: Found) -> None:
 def _with_signature(found: Found, reachable: Mapping[str, Any], parsed: Parsed) -> Found:
     if found.kind not in ("class", "function", "method"):
         return found
-    signature = reachable.get(found.name, {}).get("signature")
-    arguments = parsed.defined.get(found.name)
-    if signature is None and arguments is not None:  # could not be imported here: Windows, tkinter, no dbm, ...
-        signature = f"({ast.unparse(arguments)})"
-    return Found(found.name, found.kind, found.module, found.doc, signature or "")
+    row, arguments = reachable.get(found.name, {}), parsed.defined.get(found.name)
+    signature = row.get("signature", "")
+    if arguments is not None:
+        names = [name for name, _, _ in _ast_parameters(arguments)]
+        # the source's own words, unless a decorator or a bound class changes what is called
+        if "parameters" not in row or names == [name for name, _, _ in row["parameters"]]:
+            signature = _show_arguments(arguments)
+    return Found(found.name, found.kind, found.module, found.doc, signature)
+
+
+def _show_arguments(arguments: ast.arguments) -> str:
+    """Return the arguments as in the source, without annotations, long defaults as '...'."""
+    plain = copy.deepcopy(arguments)
+    for each in (*plain.posonlyargs, *plain.args, *plain.kwonlyargs, plain.vararg, plain.kwarg):
+        if each is not None:
+            each.annotation = None
+    plain.defaults = [_shorten(each) for each in plain.defaults]
+    plain.kw_defaults = [None if each is None else _shorten(each) for each in plain.kw_defaults]
+    return f"({ast.unparse(plain)})"
+
+
+def _shorten(default: ast.expr) -> ast.expr:
+    return default if len(ast.unparse(default)) <= LONGEST_DEFAULT else ast.Constant(...)
 
 
 def _compiled(reachable: Mapping[str, Any], modules: Mapping[str, Path | None], parsed: Parsed) -> Iterator[Found]:
