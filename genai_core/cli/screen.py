@@ -114,7 +114,7 @@ class Screen:
         line.append(figures(row.metrics), style="dim")
         line.truncate(max(40, self._console.width - 1), overflow="ellipsis")
         self._console.print(line)
-        if row.status in {"refused", "skipped"}:
+        if row.status in {"refused", "skipped"} and row.name != "promote":  # the gate's reasons stand below the table
             for reason in row.reasons:
                 self._console.print(Text(f"    {reason}", style="yellow"))
 
@@ -151,11 +151,14 @@ class Screen:
 def end_table(rows: Sequence[Any], width: int) -> Table:
     """Return the table at the end of a run: stage, computed or reused, seconds, key figures."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("stage", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
+    # fixed widths: where the terminal is narrow, only the figures may give way
+    longest = max((len(row.name) for row in rows), default=5)
+    table.add_column("stage", no_wrap=True, min_width=longest)
+    table.add_column("status", no_wrap=True, min_width=8)
+    table.add_column("seconds", justify="right", no_wrap=True, min_width=7)
     if width >= 120:
-        table.add_column("artifact", style="dim", no_wrap=True)
+        labels = max((len(row.artifact.label()) for row in rows if row.artifact), default=8)
+        table.add_column("artifact", style="dim", no_wrap=True, min_width=labels)
     table.add_column("figures", style="dim", overflow="ellipsis", no_wrap=True)
     for row in rows:
         cells: list[Any] = [row.name, Text(row.status, style=STATUS_STYLE.get(row.status, "")), f"{row.seconds:.1f}"]

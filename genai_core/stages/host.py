@@ -25,7 +25,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from genai_core.config.settings import read_settings
-from genai_core.errors import GenaiCoreError
+from genai_core.errors import GenaiCoreError, TransientError
 from genai_core.launch.cluster import connect_ray
 from genai_core.launch.quiet import silence
 from genai_core.launch.workers import RayWorkers
@@ -59,6 +59,9 @@ class Host:
         self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._stop = StopSignal(threading.Event())
         self._workers = RayWorkers()
+        self._ray_ready = threading.Event()
+        self._ray_error: Exception | None = None
+        self._importing = threading.Thread(target=self.import_slow, daemon=True, name="import")
 
     def emit(self, message: dict[str, Any]) -> None:
         """Write one event. If nobody reads any more, the flow is gone and so are we."""
@@ -81,26 +84,41 @@ class Host:
                 self._jobs.put(message)
         end_group()
 
-    def warm(self) -> None:
+    def hold_ray(self) -> None:
+        """Start Ray and stay: the kernel kills Ray's processes when the thread that started them ends."""
+        try:
+            connect_ray()
+        except Exception as error:
+            self._ray_error = error
+        self._ray_ready.set()
+        threading.Event().wait()
+
+    def import_slow(self) -> None:
         """Pay for the slow imports while the first job is still being prepared."""
-        connect_ray()
         import torch
         import transformers.models.llama.modeling_llama
 
         self.emit({"type": "ready", "torch": torch.__version__, "transformers": transformers.__version__})
 
+    def await_warm(self) -> None:
+        """Return when Ray and the imports are there. Raises TransientError if Ray did not start."""
+        self._importing.join()
+        self._ray_ready.wait()
+        if self._ray_error is not None:
+            raise TransientError(f"Ray did not start: {self._ray_error}") from self._ray_error
+
     def run(self) -> None:
         """Run jobs until told to close."""
         threading.Thread(target=self.listen, daemon=True, name="listen").start()
-        warming = threading.Thread(target=self.warm, daemon=True, name="warm")
-        warming.start()
+        threading.Thread(target=self.hold_ray, daemon=True, name="ray").start()
+        self._importing.start()
         settings = read_settings()
         while (message := self._jobs.get()) is not None:
             self._stop.event.clear()
             try:
                 job = StageJob.model_validate(message["job"])
                 if job.stage != "augment":  # text preparation needs neither torch nor Ray: it need not wait for them
-                    warming.join()
+                    self.await_warm()
                 outcome = run_job(job, message["claim"], settings, self._workers.serve, self.emit, self._stop)
                 self.emit({"type": "done", **outcome})
             except GenaiCoreError as error:

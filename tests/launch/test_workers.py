@@ -23,7 +23,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def double(arguments: dict[str, Any], rows: list[int]) -> list[int]:
-    Path(arguments["log"]).open("a").write(f"{rows[0]}\n")
+    with Path(arguments["log"]).open("a") as log:
+        log.write(f"{rows[0]}\n")
     return [2 * row for row in rows]
 
 
