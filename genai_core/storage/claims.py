@@ -341,7 +341,6 @@ def acquire(
                 return _published(objects, log, last)
             dead = watch.is_dead(log)
             if last.event is Event.COMMITTING and (dead or objects.get(manifest_path(key)) is not None):
-                settle(objects, key, last.attempt, last.manifest.encode())
                 log.append(new_record(Event.COMMITTED, last.attempt, reason="rolled forward"))
                 continue
             if not dead:

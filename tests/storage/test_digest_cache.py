@@ -54,9 +54,9 @@ def test_a_change_that_hides_its_time_is_seen(tmp_path: Path, read: list[str]) -
 def test_a_file_that_has_just_changed_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one")
+    monkeypatch.setattr(digest_cache, "_stamp", lambda path: "a clock that ticks once a second")
     cache = DigestCache(tmp_path / "cache")
     first = cache.file(path)
-    monkeypatch.setattr(digest_cache, "_stamp", lambda path: "a clock that ticks once a second")
     path.write_text("two")
     assert cache.file(path) != first
 
