@@ -34,7 +34,7 @@ class Decode:
     longest: int  # slots are read up to here
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class SlotLayer(CacheLayerMixin):
     """One layer's slots. The cache says beforehand what the next update is."""
 
     is_sliding = False

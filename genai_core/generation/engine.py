@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from genai_core.config.generation import SamplingConfig
-from genai_core.data.templates import end_token_ids, render_prompt
-from genai_core.data.tokenizer import document_end_id, encode_documents
+from genai_core.data.templates import end_token_ids
+from genai_core.data.tokenizer import document_end_id
 from genai_core.errors import ModelError
 from genai_core.generation.cache import Decode, Prefill, SlotCache
+from genai_core.generation.prompts import encode_request, longest_row
 from genai_core.generation.sampling import choose_tokens, row_keys
 from genai_core.generation.types import Completion, Request
 
@@ -60,7 +61,7 @@ class GenerationEngine:
         """
         if not requests:
             return []
-        prompts = [self._encode(request) for request in requests]
+        prompts = [encode_request(self.tokenizer, request) for request in requests]
         limits = [self._room(request, ids, sampling) for request, ids in zip(requests, prompts, strict=True)]
         return _Run(self, requests, prompts, limits, sampling).complete()
 
@@ -101,13 +102,8 @@ class GenerationEngine:
         n_slots = max(1, min(self._max_rows, n_requests, self._cache_bytes // row_bytes))
         return SlotCache(config.num_hidden_layers, n_slots, longest), n_slots
 
-    def _encode(self, request: Request) -> list[int]:
-        if not request.raw:
-            return render_prompt(self.tokenizer, request.prompt, request.draft, request.remark)
-        return [document_end_id(self.tokenizer), *next(encode_documents(self.tokenizer, [request.prompt]))]
-
     def _room(self, request: Request, ids: list[int], sampling: SamplingConfig) -> int:
-        longest = getattr(self._config, "max_position_embeddings", None)
+        longest = longest_row(self.model.config)
         room = sampling.max_new_tokens if longest is None else min(sampling.max_new_tokens, longest - len(ids))
         if room < 1:
             raise ModelError(

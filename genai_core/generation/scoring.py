@@ -22,6 +22,7 @@ from torch import Tensor
 from genai_core.data.templates import render_example
 from genai_core.data.tokenizer import document_end_id, encode_documents
 from genai_core.errors import ModelError
+from genai_core.generation.prompts import longest_row
 
 MAX_WINDOW = 2048
 """Longest window in tokens: attention is quadratic, and half of this is context enough."""
@@ -56,7 +57,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[di
     Raises:
         ModelError: prompt and answer together are longer than the model.
     """
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_WINDOW
+    longest = longest_row(model.config) or MAX_WINDOW
     scored = [{"row_id": row["row_id"], "nll": 0.0, "n_tokens": 0} for row in rows]
     pieces: list[_Piece] = []
     for index, row in enumerate(rows):

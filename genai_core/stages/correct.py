@@ -18,11 +18,12 @@ from genai_core.correction.post_hoc.revise import revise
 from genai_core.correction.training_time.rejection_sampling import corrected_pairs, select_random, select_verified
 from genai_core.data.documents import Pair, read_pairs, write_pairs
 from genai_core.evaluation.asking import AskedModel
-from genai_core.evaluation.benchmarks.calls import OPEN_BOOK, answer_requests, judged_case
+from genai_core.evaluation.benchmarks.calls import OPEN_BOOK, judged_case
 from genai_core.evaluation.compare import write_json, write_jsonl
 from genai_core.evaluation.runner import choose
 from genai_core.feedback.verify import Verifier, is_open_book, open_verifier
 from genai_core.generation.driver import drive
+from genai_core.generation.prompts import open_ruler
 from genai_core.generation.types import Completion, Request
 from genai_core.stages.contract import StageContext, StageResult
 
@@ -41,7 +42,9 @@ def sample_corrections(config: SampleCorrectionsStage, context: StageContext) ->
     corpus = context.inputs["corpus"]
     verifier = open_verifier(corpus)
     known = [pair for pair in read_pairs(corpus / "pairs" / "train.parquet") if is_open_book(pair)]
-    pairs = choose(known, _pair_id, config.prompts, config.seed)
+    wanted = choose(known, _pair_id, config.prompts, config.seed)
+    fits = open_ruler(context.inputs["model"])
+    pairs = [pair for pair in wanted if fits(_request(pair))]
     sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + config.seed})
     complete = _completer(_ask(context, "model"), sampling, "samples")
     candidates = drive([ask_candidates(pair, config.samples_per_prompt, verifier) for pair in pairs], complete)
@@ -49,7 +52,11 @@ def sample_corrections(config: SampleCorrectionsStage, context: StageContext) ->
     chosen = [select_verified(answers, MAX_PER_PROMPT) for answers in candidates]
     corrected = corrected_pairs(pairs, chosen)
     write_pairs(context.output / "pairs" / "train.parquet", corrected)
-    stats = _sampling_stats(pairs, candidates, chosen, len(corrected), verifier, config.seed)
+    stats = {
+        **_sampling_stats(pairs, candidates, chosen, verifier, config.seed),
+        "too_long": float(len(wanted) - len(pairs)),
+        "accepted": float(len(corrected)),
+    }
     write_json(context.output / "stats.json", stats)
     shown = [
         {
@@ -72,20 +79,22 @@ def measure_correction(config: MeasureCorrectionStage, context: StageContext) ->
     corpus = context.inputs["corpus"]
     verifier = open_verifier(corpus)
     heldout = [pair for pair in read_pairs(corpus / "pairs" / "heldout.parquet") if pair.task in OPEN_BOOK]
-    pairs = choose(heldout, _pair_id, config.measure_prompts, config.seed)
+    wanted = choose(heldout, _pair_id, config.measure_prompts, config.seed)
+    rulers = [open_ruler(context.inputs[role]) for role in ("before", "after")]
+    pairs = [pair for pair in wanted if all(fits(_request(pair)) for fits in rulers)]
     sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + config.seed})
     greedy = sampling.model_copy(update={"temperature": 0.0})
     before, after = _ask(context, "before"), _ask(context, "after")
-    requests = answer_requests(pairs)
-    first = before.complete(requests, greedy, "greedy") if pairs else []
-    drafts = after.complete(requests, greedy, "greedy") if pairs else []
+    requests = [_request(pair) for pair in pairs]
+    first = before.complete(requests, greedy, "greedy")
+    drafts = after.complete(requests, greedy, "greedy")
     context.check()
     chosen = drive(
         [best_of_n(pair, config.best_of, verifier) for pair in pairs], _completer(after, sampling, "candidates")
     )
     context.check()
     episodes = drive(
-        [revise(pair, verifier, draft=draft) for pair, draft in zip(pairs, drafts, strict=True)],
+        [revise(pair, verifier, draft=draft, fits=rulers[1]) for pair, draft in zip(pairs, drafts, strict=True)],
         _completer(after, greedy, "revision"),
     )
     measured = measure(pairs, first, drafts, chosen, episodes, verifier, config.evaluation.bootstrap_draws, config.seed)
@@ -94,6 +103,7 @@ def measure_correction(config: MeasureCorrectionStage, context: StageContext) ->
         "before": context.refs["before"].label(),
         "model": context.refs["after"].label(),
         "best_of": config.best_of,
+        "too_long": len(wanted) - len(pairs),
         **measured.report(),
     }
     write_json(context.output / "report.json", report)
@@ -106,7 +116,6 @@ def _sampling_stats(
     pairs: list[Pair],
     candidates: list[list[Candidate]],
     chosen: list[list[Candidate]],
-    accepted: int,
     verifier: Verifier,
     seed: int,
 ) -> dict[str, float]:
@@ -121,7 +130,6 @@ def _sampling_stats(
         "samples": float(len(samples)),
         "verified_share": _share([answer.is_verified for answer in samples]),
         "solved_share": _share([bool(kept) for kept in chosen]),
-        "accepted": float(accepted),
         "right_of_accepted": _share(_rights(pairs, chosen, verifier)),
         "right_of_random": _share(_rights(pairs, control, verifier)),
         "generated_tokens": float(sum(answer.completion.n_tokens for answer in samples)),
@@ -161,6 +169,10 @@ def _ask(context: StageContext, role: str) -> AskedModel:
 
 def _share(claims: list[bool]) -> float:
     return sum(claims) / len(claims) if claims else 0.0
+
+
+def _request(pair: Pair) -> Request:
+    return Request(row_id=pair.pair_id, prompt=pair.prompt)
 
 
 def _pair_id(pair: Pair) -> str:

@@ -80,3 +80,9 @@ def test_the_best_draft_is_kept_and_not_the_last():
 def test_feedback_that_has_seen_gold_is_refused():
     with pytest.raises(StageFailedError, match="has seen the right answer"):
         drive([revise(pair_of("p"), Verdicts(lambda p, a: 0.0, uses_gold=True))], Canned(lambda r: "x"))
+
+
+def test_a_conversation_that_has_grown_too_long_ends():
+    complete = Canned(lambda request: f"says {request.row_id}")
+    (episode,) = drive([revise(pair_of("p"), NEVER, max_turns=5, fits=lambda r: not r.row_id.endswith("3"))], complete)
+    assert (episode.n_revisions, episode.stop_reason) == (2, "too_long")

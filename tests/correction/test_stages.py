@@ -216,3 +216,16 @@ def test_no_answer_depends_on_gold(world, tmp_path):
     _, sampled_blind = sample(tmp_path / "d", {**world, "corpus": blind})
     rows, blind_rows = (read_pairs(c.output / "pairs" / "train.parquet") for c in (sampled, sampled_blind))
     assert [row.completion for row in rows] == [row.completion for row in blind_rows]
+
+
+def test_a_prompt_longer_than_the_model_is_left_out_and_counted(world, tmp_path):
+    corpus = tmp_path / "corpus"
+    for split in ("train", "heldout"):
+        pairs = read_pairs(world["corpus"] / "pairs" / f"{split}.parquet")
+        pairs[0] = Pair("quote:long", "quote", "g", "d", "red " * 200, "Red.", {"kind": "quote", "gold": "Red."})
+        write_pairs(corpus / "pairs" / f"{split}.parquet", pairs)
+    result, _ = sample(tmp_path / "a", {**world, "corpus": corpus}, config=SAMPLE.model_copy(update={"prompts": 18}))
+    assert (result.metrics["prompts"], result.metrics["too_long"]) == (17, 1)
+    _, context = measure(tmp_path / "b", {**world, "corpus": corpus})
+    report = json.loads((context.output / "report.json").read_text())
+    assert (report["prompts"], report["too_long"]) == (11, 1)

@@ -34,29 +34,37 @@ def generate_alone(model, tokenizer, prompt: list[int], ends: list[int], max_new
     return out[0, len(prompt) :].tolist()
 
 
-def early_end(model, tokenizer, prompts) -> int:
-    """Return a token that some rows say early and others never, to serve as an end token."""
-    said = [generate_alone(model, tokenizer, prompt, [-1], 24) for prompt in prompts]
+@pytest.fixture(scope="module", params=["sdpa", "eager"])
+def spoken(request, tokenizer):
+    """A model, requests, their prompts, and what transformers says to each, unpadded and alone, 24 tokens."""
+    model = build_model(tokenizer, attn_implementation=request.param)
+    assert model.config._attn_implementation == request.param
+    requests = requests_of(24)
+    prompts = [render_prompt(tokenizer, request.prompt) for request in requests]
+    return model, requests, prompts, [generate_alone(model, tokenizer, prompt, [-1], 24) for prompt in prompts]
+
+
+def early_end(said: list[list[int]]) -> int:
+    """Return a token that some rows say and others never, to serve as an end token."""
     counts = {token: sum(token in row for row in said) for row in said for token in row}
     return next(token for token in sorted(counts) if 0.2 * len(said) < counts[token] < 0.8 * len(said))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("limits", [{}, {"max_rows": 5, "prefill_tokens": 64}, {"cache_bytes": 1}])
-def test_greedy_equals_transformers_generate_with_early_stops(model, tokenizer, attention, limits):
-    model.set_attn_implementation(attention)
-    requests = requests_of(24)
-    prompts = [render_prompt(tokenizer, request.prompt) for request in requests]
+def test_greedy_equals_transformers_generate_with_early_stops(spoken, tokenizer, limits):
+    model, requests, prompts, said = spoken
     engine = GenerationEngine(model, tokenizer, **limits)
-    ends = [early_end(model, tokenizer, prompts), *engine._ends]
+    ends = [early_end(said), *engine._ends]
     engine._ends = ends
     completions = engine.generate(requests, GREEDY)
-    expected = [generate_alone(model, tokenizer, prompt, ends, 24) for prompt in prompts]
-    assert [list(completion.token_ids) for completion in completions] == expected
+    stops = [next((i + 1 for i, token in enumerate(row) if token in ends), 24) for row in said]
+    assert [list(c.token_ids) for c in completions] == [row[:stop] for row, stop in zip(said, stops, strict=True)]
+    shortest = stops.index(min(stops))
+    alone = generate_alone(model, tokenizer, prompts[shortest], ends, 24)
+    assert list(completions[shortest].token_ids) == alone and len(alone) < 24
     assert [completion.row_id for completion in completions] == [request.row_id for request in requests]
     assert [completion.n_prompt_tokens for completion in completions] == [len(prompt) for prompt in prompts]
-    reasons = {completion.finish_reason for completion in completions}
-    assert reasons == {"stop", "length"}
+    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
     assert len({completion.n_tokens for completion in completions}) > 3
 
 

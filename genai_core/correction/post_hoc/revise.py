@@ -8,7 +8,7 @@ drafts that the verifier refuses are revised, and the verifier never sees the ri
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from genai_core.data.documents import Pair
 from genai_core.evaluation.benchmarks.calls import Judges
 from genai_core.generation.types import Completion, Request
 
-StopReason = Literal["accept", "no_change", "max_turns"]
+StopReason = Literal["accept", "no_change", "max_turns", "too_long"]
 
 UNEXPLAINED = "That is not right. Try again."
 """Said of a draft that the verifier refuses without a word."""
@@ -47,7 +47,12 @@ class Episode:
 
 
 def revise(
-    pair: Pair, verifier: Judges, *, draft: Completion | None = None, max_turns: int = 1
+    pair: Pair,
+    verifier: Judges,
+    *,
+    draft: Completion | None = None,
+    max_turns: int = 1,
+    fits: Callable[[Request], bool] | None = None,
 ) -> Generator[list[Request], list[Completion], Episode]:
     """Return the episode of a prompt: a draft and at most `max_turns` revisions.
 
@@ -56,6 +61,7 @@ def revise(
         verifier: judges without gold; its text becomes the remark.
         draft: the first answer, if there is one already; else it is asked for.
         max_turns: most revisions.
+        fits: whether the model can read a request; a conversation that has grown too long ends. None: always.
 
     Raises:
         StageFailedError: the verifier used the right answer.
@@ -66,14 +72,15 @@ def revise(
     while not drafts[-1].is_verified:
         if len(drafts) > max_turns:
             return Episode(tuple(drafts), "max_turns")
-        (completion,) = yield [
-            Request(
-                row_id=f"{pair.pair_id}/revision-{len(drafts)}",
-                prompt=pair.prompt,
-                draft=drafts[-1].text,
-                remark=drafts[-1].feedback.text or UNEXPLAINED,
-            )
-        ]
+        request = Request(
+            row_id=f"{pair.pair_id}/revision-{len(drafts)}",
+            prompt=pair.prompt,
+            draft=drafts[-1].text,
+            remark=drafts[-1].feedback.text or UNEXPLAINED,
+        )
+        if fits is not None and not fits(request):
+            return Episode(tuple(drafts), "too_long")
+        (completion,) = yield [request]
         unchanged = completion.text.strip() == drafts[-1].text
         drafts.append(Candidate(completion, judge_blind(verifier, pair, completion.text)))
         if unchanged:
