@@ -61,18 +61,47 @@ def distinct_n(samples: Sequence[Tokens], n: int, budget: int = 0) -> float:
 
 
 def self_bleu(samples: Sequence[Tokens]) -> float:
-    """Return the mean BLEU-4 of every sample against all the others; 1.0: all the same, and for fewer than two.
+    """Return the mean BLEU-4 of every sample against all the others; 1.0: all the same. See `SelfBleu`."""
+    return SelfBleu(samples).of(np.arange(len(samples)))
 
-    An empty sample counts 1.0: it is like any other empty one.
+
+class SelfBleu:
+    """Self-BLEU of any choice of some samples; n-grams are counted once.
+
+    BLEU of one sample (Papineni et al. 2002) clips the count of each n-gram at the most that any *other* sample has. So
+    the two largest counts of every n-gram are enough: where the sample holds the largest itself, the second clips it.
+    All others are references, no random choice of a hundred, so the figure has no noise of its own.
     """
-    filled = [sample for sample in samples if len(sample)]
-    if len(filled) < 2:
-        return 1.0
-    grams = [[Counter(ngrams(sample, n)) for n in range(1, BLEU_ORDER + 1)] for sample in filled]
-    most = [_two_largest([counts[n] for counts in grams]) for n in range(BLEU_ORDER)]
-    lengths = sorted(len(sample) for sample in filled)
-    scores = [_bleu(len(sample), counts, most, lengths) for sample, counts in zip(filled, grams, strict=True)]
-    return (math.fsum(scores) + len(samples) - len(filled)) / len(samples)
+
+    def __init__(self, samples: Sequence[Tokens]) -> None:
+        self._lengths = np.array([len(sample) for sample in samples], dtype=np.int64)
+        self._orders = [_gram_counts(samples, n) for n in range(1, BLEU_ORDER + 1)]
+
+    def of(self, indices: np.ndarray) -> float:
+        """Return self-BLEU of the samples with these indices, each at most once; 1.0 for fewer than two.
+
+        An empty sample counts 1.0: it is like any other empty one.
+        """
+        chosen = np.zeros(len(self._lengths), dtype=bool)
+        chosen[indices] = True
+        filled = chosen & (self._lengths > 0)
+        if filled.sum() < 2:
+            return 1.0
+        logs, orders = np.zeros(len(filled)), np.zeros(len(filled))
+        for owner, gram, count in self._orders:
+            rows = filled[owner]
+            clipped, total = _clipped(owner[rows], gram[rows], count[rows], len(filled))
+            has = total > 0  # a sample of three words has no 4-grams: judged on the orders it has
+            logs[has] += np.log(np.where(clipped[has] > 0, clipped[has], BLEU_EPSILON) / total[has])
+            orders += has
+        lengths = self._lengths[filled]
+        distance = np.abs(lengths[:, None] - lengths[None, :]).astype(np.float64)
+        np.fill_diagonal(distance, np.inf)
+        # of two equally near lengths the shorter is the reference, so ties are broken by a length's small share
+        closest = lengths[np.argmin(distance + lengths[None, :] / (2.0 * lengths.max() + 2), axis=1)]
+        brevity = np.minimum(0.0, 1 - closest / lengths)
+        scores = np.exp(brevity + logs[filled] / orders[filled])
+        return float((scores.sum() + chosen.sum() - filled.sum()) / chosen.sum())
 
 
 def tail_tokens(
@@ -159,7 +188,7 @@ class Embedder:
     """(buckets, d) orthonormal columns."""
 
     @staticmethod
-    def fit(texts: Sequence[str], *, buckets: int = 2048, d: int = 64) -> Embedder:
+    def fit(texts: Sequence[str], *, buckets: int = 512, d: int = 64) -> Embedder:
         """Return the embedder of some real texts. Raises DataError without any."""
         if not texts:
             raise DataError("The fixed embedder needs real texts to be fitted on; the training split has no pairs.")
@@ -198,36 +227,29 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _two_largest(counters: Sequence[Counter[tuple[Hashable, ...]]]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
-    """Return the two largest counts of every n-gram over the samples: the most that the *others* have, for each."""
-    most: dict[tuple[Hashable, ...], tuple[int, int]] = {}
-    for counter in counters:
-        for gram, count in counter.items():
-            first, second = most.get(gram, (0, 0))
-            most[gram] = (count, first) if count > first else (first, max(second, count))
-    return most
+def _gram_counts(samples: Sequence[Tokens], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (sample, n-gram, count) of every n-gram in every sample, n-grams by number."""
+    numbers: dict[tuple[Hashable, ...], int] = {}
+    rows = [
+        (owner, numbers.setdefault(gram, len(numbers)), count)
+        for owner, sample in enumerate(samples)
+        for gram, count in Counter(ngrams(sample, n)).items()
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    return table[:, 0], table[:, 1], table[:, 2]
 
 
-def _bleu(
-    length: int,
-    grams: Sequence[Counter[tuple[Hashable, ...]]],
-    most: Sequence[dict[tuple[Hashable, ...], tuple[int, int]]],
-    lengths: Sequence[int],
-) -> float:
-    """Return the BLEU of one sample against all the others (Papineni et al. 2002), over the orders that it has."""
-    logs = []
-    for counts, largest in zip(grams, most, strict=True):
-        total = sum(counts.values())
-        if not total:
-            continue  # a sample of three words has no 4-grams: judged on the orders it has
-        clipped = 0
-        for gram, count in counts.items():
-            first, second = largest[gram]
-            # where this sample holds the largest count, the others' largest is the second
-            clipped += min(count, second if count == first else first)
-        logs.append(math.log((clipped or BLEU_EPSILON) / total))
-    others = list(lengths)
-    others.remove(length)
-    closest = min(others, key=lambda other: (abs(other - length), other))
-    brevity = min(0.0, 1 - closest / length)
-    return math.exp(brevity + sum(logs) / len(logs))
+def _clipped(owner: np.ndarray, gram: np.ndarray, count: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of n samples the n-grams that some other sample has too, clipped, and all of its n-grams."""
+    order = np.lexsort((-count, gram))
+    owner, gram, count = owner[order], gram[order], count[order]
+    is_first = np.append(True, gram[1:] != gram[:-1])[: len(gram)]
+    start = np.flatnonzero(is_first)
+    second = np.append(start + 1, 0)[:-1]
+    alone = np.append(start[1:], len(gram)) == second
+    largest = count[start]
+    runner_up = np.where(alone, 0, count[np.minimum(second, max(0, len(gram) - 1))])
+    group = np.cumsum(is_first) - 1
+    others = np.where(count == largest[group], runner_up[group], largest[group])
+    clipped = np.bincount(owner, weights=np.minimum(count, others), minlength=n)
+    return clipped, np.bincount(owner, weights=count, minlength=n)

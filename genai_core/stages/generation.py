@@ -1,0 +1,198 @@
+"""Measure a generation: candidate, parent, generation 0 and the real-only arm, on held-out real data.
+
+report.json    figures of each model, changes with bands, the guard's verdict
+cases.jsonl    one row a model and case: documents (nll) and prompts (valid, right)
+samples.json   the answers of each model to some probe prompts, to look at
+metrics.png    the figures as bars
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genai_core.config.generation import SamplingConfig
+from genai_core.config.stages import MeasureGenerationStage
+from genai_core.data.documents import Document, Pair, read_pairs
+from genai_core.evaluation.compare import write_json, write_jsonl
+from genai_core.evaluation.runner import (
+    choose,
+    choose_documents,
+    choose_pairs,
+    figures_of,
+    measure_text,
+    measure_verdicts,
+    open_book,
+)
+from genai_core.feedback.verify import open_verifier
+from genai_core.generation.types import Request
+from genai_core.recursion.guard import GenerationFigures, GuardVerdict, judge_accepted, judge_generation
+from genai_core.recursion.measurement import (
+    MIN_PROBES,
+    Ruler,
+    Samples,
+    change_to_json,
+    diversity_changes,
+    diversity_figures,
+    loss_increase,
+    right_change,
+)
+from genai_core.recursion.plot import plot_generation
+from genai_core.stages.contract import StageContext, StageResult
+from genai_core.stages.evaluate import ask
+
+ROLES = ("origin", "parent", "control", "candidate")
+FITTED_ON = 2000
+SHOWN_PROBES = 12
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one model."""
+
+    documents: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+    probes: list[str]
+
+
+def measure_generation(config: MeasureGenerationStage, context: StageContext) -> StageResult:
+    """Measure a generation and let the guard judge it; models that are the same are measured once."""
+    stats = json.loads((context.inputs["synthetic"] / "stats.json").read_text(encoding="utf-8"))
+    if not judge_accepted(stats["accepted"], config.min_accepted).passed:
+        # nothing to train on: the candidate is the parent, and there is nothing to measure
+        write_json(context.output / "samples.json", [])
+        return _publish(config, context, stats, {}, {}, {}, _verdict(config, stats, {}))
+    corpus, evaluation = context.inputs["corpus"], config.evaluation
+    documents = choose_documents(corpus, "heldout", evaluation)
+    pairs = open_book(choose_pairs(corpus, "heldout", evaluation))
+    every = [pair for chosen in pairs.values() for pair in chosen]
+    probes = choose(every, lambda pair: pair.pair_id, config.probe_samples, evaluation.seed)
+    same = _same_models(context)
+    measured: dict[str, Measured] = {}
+    for role in ROLES:
+        if same[role] == role:
+            measured[role] = _measure(role, config, context, documents, pairs, probes)
+    models = {role: measured[same[role]] for role in ROLES}
+    figures = {role: _text_figures(model) for role, model in models.items()}
+    changes: dict[str, Any] = {
+        "loss_increase": loss_increase(
+            models["candidate"].documents,
+            models["control"].documents,
+            draws=evaluation.bootstrap_draws,
+            seed=evaluation.seed,
+        ),
+        "right": right_change(
+            *(models[role].answers for role in ("candidate", "control", "parent")),
+            draws=evaluation.bootstrap_draws,
+            seed=evaluation.seed,
+        ),
+    }
+    if len(probes) >= MIN_PROBES:
+        ruler = _fit_ruler(context, probes)
+        samples = {role: Samples(model.probes, ruler) for role, model in models.items()}
+        budget = min(sum(map(len, one.tokens)) for one in samples.values())
+        for role, one in samples.items():
+            figures[role] |= diversity_figures(one, ruler, budget)
+        changes |= diversity_changes(samples["candidate"], samples["control"], samples["origin"], ruler)
+    write_json(context.output / "samples.json", _shown(probes, models))
+    return _publish(config, context, stats, measured, figures, changes, _verdict(config, stats, changes))
+
+
+def _same_models(context: StageContext) -> dict[str, str]:
+    """Return for each role the first role that has the same content."""
+    first: dict[str, str] = {}
+    return {role: first.setdefault(context.refs[role].digest, role) for role in ROLES}
+
+
+def _measure(
+    role: str,
+    config: MeasureGenerationStage,
+    context: StageContext,
+    documents: Sequence[Document],
+    pairs: Mapping[str, list[Pair]],
+    probes: Sequence[Pair],
+) -> Measured:
+    context.check()
+    model, evaluation = ask(context, role), config.evaluation
+    verifier = open_verifier(context.inputs["corpus"])
+    answers = [
+        case for task, chosen in pairs.items() for case in measure_verdicts(model, task, chosen, verifier, evaluation)
+    ]
+    # training data was sampled at temperature 1 with nothing cut off, so this is how diversity is looked at
+    sampling = SamplingConfig(temperature=1.0, max_new_tokens=evaluation.max_new_tokens, seed=evaluation.seed)
+    requests = [Request(row_id=pair.pair_id, prompt=pair.prompt) for pair in probes]
+    completions = model.complete(requests, sampling, "probes") if requests else []
+    return Measured(measure_text(model, documents), answers, [completion.text.strip() for completion in completions])
+
+
+def _text_figures(model: Measured) -> dict[str, float]:
+    figures = figures_of([*model.documents, *model.answers])
+    pooled = figures_of([{**case, "suite": "open_book"} for case in model.answers])
+    return {**figures, **pooled}
+
+
+def _fit_ruler(context: StageContext, probes: Sequence[Pair]) -> Ruler:
+    train = [pair for pair in read_pairs(context.inputs["corpus"] / "pairs" / "train.parquet") if pair.origin == "real"]
+    tasks = {pair.task for pair in probes}
+    fitted = choose([pair for pair in train if pair.task in tasks], lambda pair: pair.pair_id, FITTED_ON, 0)
+    return Ruler.fit(
+        [pair.prompt for pair in probes],
+        [pair.completion for pair in probes],
+        [pair.completion for pair in fitted],
+    )
+
+
+def _verdict(config: MeasureGenerationStage, stats: Mapping[str, Any], changes: Mapping[str, Any]) -> GuardVerdict:
+    judged = ("loss_increase", "distinct_2", "self_bleu", "tail_coverage", "vendi", "right")
+    figures = GenerationFigures(
+        accepted=stats["accepted"],
+        duplicate_share=stats["duplicate_share"],
+        **{name: changes.get(name) for name in judged},
+    )
+    return judge_generation(figures, config.guard, config.min_accepted)
+
+
+def _shown(probes: Sequence[Pair], models: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": pair.prompt,
+            "gold": pair.completion,
+            "answers": {role: model.probes[index] for role, model in models.items()},
+        }
+        for index, pair in enumerate(probes[:SHOWN_PROBES])
+    ]
+
+
+def _publish(
+    config: MeasureGenerationStage,
+    context: StageContext,
+    stats: Mapping[str, Any],
+    measured: Mapping[str, Measured],
+    figures: Mapping[str, Mapping[str, float]],
+    changes: Mapping[str, Any],
+    verdict: GuardVerdict,
+) -> StageResult:
+    """Write the files and return the key figures."""
+    report = {
+        "generation": config.generation,
+        "synthetic": dict(stats),
+        "models": {role: context.refs[role].label() for role in ROLES},
+        "figures": figures,
+        "changes": {name: change_to_json(change) for name, change in changes.items()},
+        "verdict": verdict.to_json(),
+    }
+    write_json(context.output / "report.json", report)
+    rows = [{"model": role, **case} for role, model in measured.items() for case in [*model.documents, *model.answers]]
+    write_jsonl(context.output / "cases.jsonl", rows)
+    if figures:
+        title = f"Generation {config.generation}: {verdict.decision}"
+        plot_generation(context.output / "metrics.png", figures, title)
+    # figures of a benchmark are named suite/metric, those of the samples are not
+    metrics = {
+        f"eval/{name}" if "/" in name else f"collapse/{name}": value
+        for name, value in figures.get("candidate", {}).items()
+    }
+    metrics |= {"collapse/accepted": float(stats["accepted"]), "collapse/passed": float(verdict.passed)}
+    return StageResult(metrics=metrics)
