@@ -89,6 +89,9 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
     def on_event(event: dict[str, Any]) -> None:
         around.on_event(event)
         voice.hear(event)
+        if event["type"] == "row" and not session.planning:  # a garbage collection beside us must keep what we stand on
+            keys = [row.artifact.key for row in session.rows if row.artifact]
+            record_run(session.store.objects, session.flow_run_id, keys)
 
     with open_session(
         recipe.name,
@@ -113,7 +116,6 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
         finally:
             show_in_prefect(session)
             session.parent().finish(status)
-            record_run(session.store.objects, flow_run_id, [row.artifact.key for row in session.rows if row.artifact])
 
 
 def show_in_prefect(session: Session) -> None:

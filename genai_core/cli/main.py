@@ -220,9 +220,7 @@ def main() -> None:
     from genai_core.errors import GenaiCoreError
 
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(app(standalone_mode=False) or 0)  # click returns the code of typer.Exit here
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:

@@ -51,7 +51,7 @@ def show_model(model: str, mlflow: str, storage: str) -> None:
         Text.assemble((f"{version.model_name} version {version.version}", "bold"), aliases, f"   {version.uri}")
     )
     for tag, value in sorted(version.tags.items()):
-        if tag not in HIDDEN_TAGS and not tag.startswith("mlflow."):
+        if tag not in HIDDEN_TAGS and not tag.startswith(("mlflow.", "genai.metrics", "genai.ref")):
             console.print(Text.assemble((f"  {tag:<22}", "dim"), value))
     console.print(Text("\nfigures on the sealed split", style="bold"))
     for metric, figure in sorted(version.metrics.items()):

@@ -100,8 +100,11 @@ class Run:
     def prepare(self) -> None:
         """Check everything that can be checked before anything runs, and say what will happen."""
         from genai_core.storage.open import open_store
+        from tasks.sources import resolve_sources
 
-        open_store(self.settings.storage_uri, self.settings)  # refuses a bad address before a server is started
+        # what the user may have mistaken is refused before a server is started or a file written
+        resolve_sources(self.recipe)
+        open_store(self.settings.storage_uri, self.settings)
         needs_server = not os.environ.get("PREFECT_API_URL")
         if needs_server:
             begin_prefect(self.settings.home)

@@ -26,6 +26,13 @@ STATUS_STYLE = {
 }
 PIPED_EVERY_SECONDS = 30.0
 REDRAW_PER_SECOND = 4
+TELLING = (
+    *("documents", "tokens", "pairs", "dropped"),
+    *("raw", "accepted", "acceptance_rate", "samples", "solved_share"),
+    *("eval/open_book/right", "eval/open_book/valid", "eval/text/bits_per_byte", "eval/open_book/answer_loss"),
+    *("eval_bits_per_byte", "eval_loss_nats", "train_loss", "steps"),
+)
+"""Of a stage's many metrics, those worth a place in a narrow table, the most telling first."""
 
 
 def clock(seconds: float) -> str:
@@ -45,8 +52,14 @@ def number(value: float) -> str:
 
 
 def figures(metrics: Mapping[str, float], most: int = 3) -> str:
-    """Return the first figures of a stage in one line."""
-    return "  ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in list(metrics.items())[:most])
+    """Return the figures of a stage that tell most, in one line."""
+    names = [name for name in TELLING if name in metrics] or list(metrics)
+    return "  ".join(f"{short_name(name)} {number(metrics[name])}" for name in names[:most])
+
+
+def short_name(name: str) -> str:
+    """Return a metric's name as people say it: eval/open_book/right -> right."""
+    return name.split("/")[-1].replace("_", " ")
 
 
 class Screen:

@@ -32,14 +32,6 @@ def submission_id(key: str, attempt: int) -> str:
     return f"genai-{key[:40]}-a{attempt}"
 
 
-def for_jobs(settings: Settings) -> dict[str, str]:
-    """Return the variables that a job on another node needs to reach the same store."""
-    keys = {"GENAI_S3_ACCESS_KEY": settings.s3_access_key, "GENAI_S3_SECRET_KEY": settings.s3_secret_key}
-    plain = {"GENAI_S3_ENDPOINT_URL": settings.s3_endpoint_url, "GENAI_S3_REGION": settings.s3_region}
-    secrets = {name: value.get_secret_value() for name, value in keys.items() if value is not None}
-    return {**secrets, **{name: value for name, value in plain.items() if value}}
-
-
 class JobsLauncher:
     """Submits stage jobs over HTTP; the cluster's nodes have this package and reach the same store."""
 
@@ -76,7 +68,7 @@ class JobsLauncher:
             self._client.submit_job(
                 entrypoint=f"python -m genai_core.stages run {name}",
                 submission_id=name,
-                runtime_env={"env_vars": {**SILENCE, **for_jobs(self._settings), "GENAI_STORAGE_URI": job.storage_uri}},
+                runtime_env={"env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}},
                 metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
             )
         read = 0
