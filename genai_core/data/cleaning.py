@@ -8,6 +8,7 @@ Idempotent: clean_text(clean_text(x)) == clean_text(x).
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,7 @@ def _clean_once(text: str, repair: bool) -> str:
     elif repair and "\x1b" in text:
         text = ftfy.fix_text(text, REPAIR)  # terminal escapes
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
-    text = CONTROL.sub("", text)
+    text = unicodedata.normalize("NFC", CONTROL.sub("", text))
     text = TRAILING.sub("", text)
     return BLANK_LINES.sub("\n\n\n", text).strip("\n")
 

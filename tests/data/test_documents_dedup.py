@@ -128,6 +128,19 @@ def test_bands_are_as_long_as_recall_allows():
     assert choose_bands(1.0, 16) == (1, 16)
 
 
+def test_the_first_document_survives_also_through_a_chain():
+    """a ~ b ~ c, but a and c are too different themselves: one cluster, and its first member stays."""
+    words = [f"w{number}" for number in range(100)]
+    texts = [" ".join(words[shift : shift + 80]) for shift in (0, 8, 16)]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        found = find_near(["unrelated words that stand alone here", *(texts[index] for index in order)], DedupConfig())
+        assert [(each.index, each.survivor) for each in found] == [(2, 1), (3, 1)]
+    assert sorted(each.similarity for each in find_near(texts, DedupConfig())) == [
+        pytest.approx(60 / 92, abs=1e-6),
+        pytest.approx(68 / 84, abs=1e-6),
+    ]
+
+
 def test_short_texts_are_left_to_the_exact_rule():
     texts = ["two words", "two words!", "", "", "one two three four", "one two three four five"]
     assert find_near(texts, DedupConfig()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -190,7 +191,18 @@ def test_the_child_sees_no_secret_and_no_stdin(monkeypatch, tmp_path):
         "if not any('GENAI' in name for name in os.environ) and not sys.stdin.read():\n"
         "    def clean(): 'Yes.'\n"
     )
-    assert "probe_module.clean" in run_child(monkeypatch, tmp_path, body)["probe_module"]
+    reading, writing = os.pipe()
+    os.write(writing, b"typed by a person")
+    os.close(writing)
+    kept = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        found = run_child(monkeypatch, tmp_path, body)
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(reading)
+    assert "probe_module.clean" in found["probe_module"]
 
 
 def test_a_module_that_hangs_or_eats_is_stopped_and_named(monkeypatch, tmp_path):

@@ -211,17 +211,20 @@ def test_few_bad_rows_of_many_are_skipped_with_their_lines(tmp_path):
     assert found.documents[6].doc_id == "r.jsonl:8"  # ids stay what they are in the file
 
 
-@pytest.mark.parametrize(("total", "bad", "skipped"), [(100, 1, True), (99, 1, False), (100, 2, False), (400, 4, True)])
-def test_the_share_decides_and_a_small_file_has_none_to_spare(tmp_path, total, bad, skipped):
+@pytest.mark.parametrize(
+    ("total", "bad", "share", "skipped"),
+    [(100, 1, 0.01, True), (100, 2, 0.01, False), (400, 4, 0.01, True), (99, 1, 0.05, False), (100, 5, 0.05, True)],
+)
+def test_the_share_decides_and_a_small_file_has_none_to_spare(tmp_path, total, bad, share, skipped):
     rows: list = [{"text": f"row {n}"} for n in range(total)]
     for n in range(bad):
         rows[n * 10 + 3] = b"\xff\xfe?".decode("latin-1")
     source = JsonlSource(path=str(write_rows(tmp_path / "r.jsonl", rows)))
     if skipped:
-        assert read(source).skipped == bad
+        assert read(source, share).skipped == bad
     else:
         with pytest.raises(DataError, match=rf"{bad} of {total} rows.*\n  r\.jsonl:4: not JSON"):
-            read(source)
+            read(source, share)
 
 
 def test_bad_csv_rows_are_counted_too(tmp_path):

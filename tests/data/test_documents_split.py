@@ -71,6 +71,13 @@ def test_copies_parts_and_patchworks_leak_and_others_stay():
     assert find_leaks([], held) == {}
 
 
+def test_a_short_documentation_leaks_under_another_name():
+    text = "Split the name into a root and an extension."
+    train = [document(f"posix.splitext(path, sep, altsep, extsep)\n\n{text}", "posix.splitext")]
+    held = [document(f"nt.splitext(p)\n\n{text}", "nt.splitext")]
+    assert list(find_leaks(train, held)) == [0]
+
+
 def test_leaks_contain_every_near_duplicate():
     """Jaccard >= 0.8 of two sets means that at least 0.8 of each is in the other."""
     text = words(1, 100).split()
