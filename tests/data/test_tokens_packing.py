@@ -122,8 +122,8 @@ def test_bins_are_near_the_optimum(lengths):
 
 
 def test_each_goes_into_the_fullest_bin_that_holds_it():
-    # 6 and 5 open two bins of 8; 2 fits both, and fills the first; best fit, not first or worst fit, leaves room for 3.
-    assert fit_lengths([5, 6, 2, 3], 8) == [[1, 2], [0, 3]]
+    # 7 and 5 open two bins of 10, 4 fits only the second; 1 then fits both: first and worst fit take the emptier first.
+    assert fit_lengths([7, 5, 4, 1], 10) == [[0], [1, 2, 3]]
 
 
 def test_a_realistic_mixture_fills_rows():
