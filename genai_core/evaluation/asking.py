@@ -14,6 +14,7 @@ from typing import Any
 
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.generation import SamplingConfig
+from genai_core.data.documents import Pair
 from genai_core.errors import ModelError
 from genai_core.generation.types import Completion, Request
 
@@ -29,6 +30,20 @@ class AskedModel:
     path: Path
     map_shards: MapShards
     compute: ComputeConfig
+
+    def fitting(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Return the pairs whose prompt and answer together the model holds; a longer one cannot be measured at all."""
+        from transformers import AutoConfig
+
+        from genai_core.data.templates import render_example
+        from genai_core.data.tokenizer import load_tokenizer
+        from genai_core.generation.prompts import longest_row
+
+        tokenizer = load_tokenizer(self.path)
+        longest = longest_row(AutoConfig.from_pretrained(str(self.path), local_files_only=True))
+        if longest is None:
+            return list(pairs)
+        return [pair for pair in pairs if len(render_example(tokenizer, pair.prompt, pair.completion)[0]) <= longest]
 
     def score(self, rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
         """Return the rows with their negative log-likelihood in nats and their number of tokens.
@@ -63,5 +78,5 @@ class AskedModel:
             name=f"{self.name}-{part}",
             shard_rows=self.compute.shard_rows,
             workers=workers,
-            threads=self.compute.threads or max(1, (os.cpu_count() or 1) // workers),
+            threads=self.compute.threads or max(1, len(os.sched_getaffinity(0)) // workers),
         )

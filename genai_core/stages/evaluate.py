@@ -32,7 +32,8 @@ def evaluate(config: EvaluateStage, context: StageContext) -> StageResult:
     model = ask(context, "model")
     cases = measure_text(model, choose_documents(corpus, config.split, config.evaluation))
     shown = []
-    pairs = choose_pairs(corpus, config.split, config.evaluation)
+    wanted = choose_pairs(corpus, config.split, config.evaluation)
+    pairs = {task: model.fitting(chosen) for task, chosen in wanted.items()}
     for task, chosen in pairs.items():
         context.check()
         measured, answers = measure_pairs(model, task, chosen, verifier, config.evaluation)
@@ -42,7 +43,11 @@ def evaluate(config: EvaluateStage, context: StageContext) -> StageResult:
     report = make_report(config.split, context.refs["model"].label(), cases, baselines, config.evaluation)
     report.write(context.output)
     write_jsonl(context.output / "answers.jsonl", shown)
-    return StageResult(metrics={f"eval/{name}": value for name, value in report.figures.items()})
+    too_long = sum(len(chosen) for chosen in wanted.values()) - sum(len(chosen) for chosen in pairs.values())
+    if too_long:
+        context.journal.event(f"{too_long} prompts and answers are longer than the model holds and are not measured")
+    metrics = {f"eval/{name}": value for name, value in report.figures.items()}
+    return StageResult(metrics={**metrics, "eval/too_long": float(too_long)})
 
 
 def ask(context: StageContext, role: str, path: Path | None = None) -> AskedModel:

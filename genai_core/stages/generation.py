@@ -66,7 +66,11 @@ def measure_generation(config: MeasureGenerationStage, context: StageContext) ->
         return _publish(config, context, stats, {}, {}, {}, _verdict(config, stats, {}))
     corpus, evaluation = context.inputs["corpus"], config.evaluation
     documents = choose_documents(corpus, "heldout", evaluation)
-    pairs = open_book(choose_pairs(corpus, "heldout", evaluation))
+    # the arms share one architecture, so what one of them holds all of them hold
+    pairs = {
+        task: ask(context, "origin").fitting(chosen)
+        for task, chosen in open_book(choose_pairs(corpus, "heldout", evaluation)).items()
+    }
     every = [pair for chosen in pairs.values() for pair in chosen]
     probes = choose(every, lambda pair: pair.pair_id, config.probe_samples, evaluation.seed)
     same = _same_models(context)

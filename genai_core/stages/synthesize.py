@@ -28,12 +28,13 @@ def synthesize(config: SynthesizeStage, context: StageContext) -> StageResult:
     """
     corpus, synthesis = context.inputs["corpus"], config.synthesis
     real = read_pairs(corpus / "pairs" / "train.parquet")
-    pool = choose(
+    wanted = choose(
         [pair for pair in real if can_be_varied(pair)], lambda pair: pair.pair_id, synthesis.prompts, synthesis.seed
     )
+    model = ask(context, "model")
+    pool = model.fitting(wanted)
     objects_file = corpus / "objects.json"
     objects = json.loads(objects_file.read_text(encoding="utf-8")) if objects_file.exists() else {}
-    model = ask(context, "model")
     [samples] = drive(
         [vary(pool, synthesis.samples_per_prompt, config.generation, objects, synthesis.seed)],
         lambda requests: model.complete(requests, synthesis.sampling, "samples"),
