@@ -97,7 +97,7 @@ def write_models(root: Path, pairs: dict[str, list[Pair]], steps: Sequence[int])
         if step in steps:
             save_model(model.eval(), tokenizer, root / f"m{step}")
             model.train()
-        batch = rng.sample(examples, 12)
+        batch = rng.sample(examples, 16)
         width = max(len(ids) for ids, _ in batch)
         ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in batch])
         labels = torch.tensor(
