@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from prefect import get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
@@ -32,6 +33,14 @@ class Surroundings:
 
 
 SURROUNDINGS: ContextVar[Surroundings | None] = ContextVar("genai_surroundings", default=None)
+
+
+def using_server(api_url: str) -> AbstractContextManager[Any]:
+    """Let flows of this process talk to the Prefect API at an address.
+
+    The environment variable would come too late: Prefect has read it when it was imported.
+    """
+    return temporary_settings({PREFECT_API_URL: api_url})
 
 
 class PrefectVoice:

@@ -96,6 +96,7 @@ class Run:
         self.rows: list[Any] = []
         self.model: dict[str, Any] | None = None
         self.forecasts: dict[str, Any] = {}
+        self.prefect_api = os.environ.get("PREFECT_API_URL", "")
 
     def prepare(self) -> None:
         """Check everything that can be checked before anything runs, and say what will happen."""
@@ -105,7 +106,7 @@ class Run:
         # what the user may have mistaken is refused before a server is started or a file written
         resolve_sources(self.recipe)
         open_store(self.settings.storage_uri, self.settings)
-        needs_server = not os.environ.get("PREFECT_API_URL")
+        needs_server = not self.prefect_api
         if needs_server:
             begin_prefect(self.settings.home)
         from genai_core.tracking.connection import check_reachable
@@ -133,8 +134,9 @@ class Run:
         if self._tracking_error is not None:
             raise self._tracking_error
         if needs_server:
-            os.environ["PREFECT_API_URL"] = f"{await_prefect(self.settings.home)}/api"
-            self.console.print(Text(f"  Prefect at {os.environ['PREFECT_API_URL'].removesuffix('/api')}", style="dim"))
+            server = await_prefect(self.settings.home)
+            self.prefect_api = f"{server}/api"
+            self.console.print(Text(f"  Prefect at {server}", style="dim"))
 
     def _check_tracking(self, check_reachable: Any) -> None:
         try:
@@ -145,9 +147,9 @@ class Run:
     def execute(self) -> None:
         """Run the flow."""
         from flows.lifecycle import lifecycle
-        from flows.session import SURROUNDINGS, Surroundings
+        from flows.session import SURROUNDINGS, Surroundings, using_server
 
-        with Screen(self.console) as screen:
+        with Screen(self.console) as screen, using_server(self.prefect_api):
             token = SURROUNDINGS.set(
                 Surroundings(
                     on_event=screen.hear,
