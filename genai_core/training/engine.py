@@ -26,7 +26,7 @@ from genai_core.config.training import TrainingConfig
 from genai_core.data.collate import collate
 from genai_core.data.order import rows_for_step
 from genai_core.errors import ConfigError, InterruptedRunError, TrainingDivergedError
-from genai_core.objectives.base import Weighted
+from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
 from genai_core.training.diagnosis import describe_divergence, largest_gradients, worst_rows
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
@@ -195,12 +195,10 @@ class Engine:
             for start in range(0, len(own), size)
         ]
         seeds = [noise_seed(config.seed, step, micro_step, self._group.rank) for micro_step in range(len(batches))]
-        self._optimizer.zero_grad(set_to_none=True)
-        figures = accumulate_gradients(
-            self._model, self._objectives, batches, group=self._group, precision=self._precision, seeds=seeds
-        )
-        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
+            self._compare_terms(batches, seeds)
+        figures = self._descend(self._objectives, batches, seeds)
+        norm = self._gradient_norm()
         grad_norm = float(norm)
         rate = config.optimizer.learning_rate * rate_share(config.schedule, step, config.steps)
         reason = self._detector.judge(figures.loss, grad_norm)
@@ -221,6 +219,25 @@ class Engine:
         self._attempt_tokens += tokens
         self._attempt_seconds += seconds
         self._tell(figures, grad_norm, rate, tokens / seconds)
+
+    def _descend(self, objectives: Sequence[Weighted], batches: Sequence[Batch], seeds: Sequence[int]) -> StepFigures:
+        self._optimizer.zero_grad(set_to_none=True)
+        return accumulate_gradients(
+            self._model, objectives, batches, group=self._group, precision=self._precision, seeds=seeds
+        )
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _compare_terms(self, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
+        """Tell how large each objective's own gradient is, from a pass of its own; the noise is the step's."""
+        norms: dict[str, float] = {}
+        for one in self._objectives:
+            figures = self._descend([one], batches, seeds)
+            norm = float(self._gradient_norm())
+            norms.update({f"grad_norm/{name}": norm for name in figures.terms})
+        self._log.metrics(self._counters.step + 1, norms)
 
     def _tell(self, figures: StepFigures, grad_norm: float, rate: float, tokens_per_second: float) -> None:
         step, steps = self._counters.step, self._config.steps

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import psutil
 import torch
 from torch import nn
 
@@ -34,7 +33,7 @@ PLAN = "plan.json"
 MEASURING_SECONDS = 3.0
 WORTH_BFLOAT16 = 1.10  # fewer digits must buy something
 WORTH_MORE_ROWS = 1.03  # more memory too
-MEMORY_SHARE = 0.4
+MEMORY_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +146,17 @@ def _measure(
     noise = torch.get_rng_state()
     fits = _rows_that_fit(model, rows, group)
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= most and size <= fits] or [1]
-    first = micro or sizes[min(2, len(sizes) - 1)]
+    first = micro or sizes[min(1, len(sizes) - 1)]
     speeds: dict[int, float] = {}
 
     def speed(kind: Precision, size: int, repeats: int) -> float:
-        """Return rows per second, of the best repeat."""
+        """Return rows per second, of the best repeat; 0 if there is no time left to measure."""
         batch = to_device(collate(rows.take([index % len(rows) for index in range(size)])), group.device)
         best = 0.0
         for _ in range(repeats):
             started = time.monotonic()
+            if started > deadline:
+                break
             accumulate_gradients(model, objectives, [batch], group=Group(0, 1, group.device), precision=kind, seeds=[0])
             if group.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -171,8 +172,6 @@ def _measure(
         micro = first
         speeds.setdefault(first, speed(precision, first, 2))
         for size in sizes:
-            if time.monotonic() > deadline:
-                break
             speeds.setdefault(size, speed(precision, size, 2 if size <= first else 1))
         for size in sorted(speeds):
             if speeds[size] > speeds[micro] * (WORTH_MORE_ROWS if size > micro else 1.0):
@@ -182,7 +181,7 @@ def _measure(
 
 
 def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
-    """Return how many rows' activations fit into a share of the free memory, by a rough count from above."""
+    """Return how many rows' activations fit into a share of the memory, by a rough count from above."""
     config = model.config
     seq_len = len(rows.take([0])[0].input_ids)
     # per layer: two norms, q k v, attention output, residuals (~12 widths), and gate, up, their product (~4 of d_ff)
@@ -190,5 +189,6 @@ def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
     if group.device.type == "cuda":
         free = torch.cuda.mem_get_info(group.device)[0]
     else:
-        free = psutil.virtual_memory().available // group.world_size
+        # all there is, not what is free at this moment: a plan should not depend on what else runs
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // group.world_size
     return max(1, int(free * MEMORY_SHARE / (per_token * seq_len)))

@@ -117,7 +117,7 @@ def accumulate_gradients(
                 continue
             found = one.objective.loss(outputs, batch)
             for name, term in found.terms.items():
-                total = total + term.loss_sum * (one.weight / counts[name])
+                total = total + term.loss_sum * (one.weight / _at_least_one(counts[name]))
                 _add(sums, name, term.loss_sum)
             _note(means, maxima, found.metrics)
         total.backward()
@@ -126,7 +126,7 @@ def accumulate_gradients(
     for cached in coupled.values():  # computed over all rows on every rank already
         figures.sums.update(cached.sums)
         figures.metrics.update(cached.metrics)
-    terms = {name: figures.sums[name] / counts[name] for name in counts}
+    terms = {name: figures.sums[name] / _at_least_one(count) for name, count in counts.items()}
     weights = {name: one.weight for one in objectives for name in one.objective.counts(batches[0])}
     loss = sum(weights[name] * mean for name, mean in terms.items())
     return StepFigures(loss, terms, weights, counts, figures.metrics)
@@ -146,7 +146,7 @@ class _Reduced:
 
 
 def _sum_counts(objectives: Sequence[Objective], batches: Sequence[Batch], group: Group) -> dict[str, float]:
-    """Return each term's count over the whole step, at least 1 so that a step without any unit has loss 0."""
+    """Return each term's count over the whole step; the only divisors there are."""
     totals: dict[str, float] = {}
     for objective in objectives:
         for batch in batches:
@@ -154,7 +154,7 @@ def _sum_counts(objectives: Sequence[Objective], batches: Sequence[Batch], group
                 totals[name] = totals.get(name, 0.0) + float(count)
     vector = torch.tensor(list(totals.values()), dtype=torch.float64, device=group.device)
     group.sum_([vector])
-    return {name: max(1.0, total) for name, total in zip(totals, vector.tolist(), strict=True)}
+    return dict(zip(totals, vector.tolist(), strict=True))
 
 
 def _cache_gradients(
@@ -180,7 +180,7 @@ def _cache_gradients(
     whole.requires_grad_(True)
     found = objective.couple(whole)
     total = sum(
-        (term.loss_sum * (weighted.weight / counts[name]) for name, term in found.terms.items()),
+        (term.loss_sum * (weighted.weight / _at_least_one(counts[name])) for name, term in found.terms.items()),
         start=torch.zeros((), dtype=whole.dtype, device=whole.device),
     )
     (slope,) = torch.autograd.grad(total, whole)
@@ -193,6 +193,11 @@ def _cache_gradients(
         sums={name: float(term.loss_sum.detach()) for name, term in found.terms.items()},
         metrics=_finish_metrics({name: value.tolist() for name, value in means.items()}, maxima),
     )
+
+
+def _at_least_one(count: float) -> float:
+    """A step without any unit has loss 0, not 0 / 0."""
+    return max(1.0, count)
 
 
 def _add_up_gradients(model: nn.Module, group: Group) -> None:

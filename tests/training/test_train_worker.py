@@ -146,6 +146,11 @@ def test_an_adapter_is_trained_alone_and_published_merged_and_apart(corpus, unbr
     for name in ("a", "b"):
         train_worker(arguments(corpus, tmp_path / name, **given))
     assert digests(tmp_path / "a" / "model") == digests(tmp_path / "b" / "model")
+    adapter = json.loads((tmp_path / "a" / "model" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["target_modules"] == sorted(
+        adapter["target_modules"]
+    )  # peft keeps a set, in another order every time
+    assert not adapter["base_model_name_or_path"]
     base = load_file(unbroken / "model" / "model.safetensors")
     merged = load_file(tmp_path / "a" / "model" / "model.safetensors")
     moved = {name for name in base if not torch.equal(base[name], merged[name])}

@@ -1,0 +1,130 @@
+"""Both bodies on a small corpus: pre-train from scratch, tune with an adapter on real and extra pairs."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from worker_case import digests, make_corpus, texts
+
+from genai_core.config.compute import ComputeConfig
+from genai_core.config.model import LoraAdapter, ScratchBase
+from genai_core.config.stages import PretrainStage, TuneStage
+from genai_core.config.training import AdamW, TrainingConfig
+from genai_core.data.documents import Pair, write_pairs
+from genai_core.errors import ConfigError
+from genai_core.launch.inline import InlineWorkers
+from genai_core.stages.contract import StageContext, StageJob
+from genai_core.stages.registry import STAGES
+from genai_core.storage.artifact import ArtifactKind
+from genai_core.storage.folder import FolderStore
+from genai_core.storage.workspace import Workspace
+from genai_core.tracking.journal import Journal
+from genai_core.training.plan import place_workers
+
+BASE = ScratchBase(n_layers=2, d_model=32, n_heads=2, n_kv_heads=1, d_ff=48, max_seq_len=64)
+TRAINING = TrainingConfig(
+    steps=12, seq_len=32, global_batch_tokens=256, checkpoint_every_steps=6, evaluate_every_steps=6,
+    optimizer=AdamW(learning_rate=5e-3),
+)  # fmt: skip
+
+
+def pairs(start, count, origin="real"):
+    return [
+        Pair(
+            f"{origin}-{n}",
+            "answer",
+            "g",
+            f"d{n}",
+            f"say {n}",
+            " ".join(texts(count + start)[n].split()[:3]),
+            {},
+            origin,
+        )
+        for n in range(start, start + count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder)
+    write_pairs(folder / "pairs" / "train.parquet", pairs(0, 20))
+    write_pairs(folder / "pairs" / "heldout.parquet", pairs(20, 6))
+    write_pairs(folder.parent / "extra" / "pairs" / "train.parquet", pairs(30, 20, "synthetic-g1"))
+    return folder
+
+
+def open_context(folder, stage, config, inputs, **compute):
+    store = FolderStore(folder / "store")
+    workspace = Workspace(store, "ab" * 32, folder / "scratch")
+    journal = Journal(workspace.path / "journal.jsonl")
+    output = folder / "output"
+    output.mkdir()
+    job = StageJob(
+        stage=stage, title=stage, key="ab" * 32, attempt=1, kind=ArtifactKind.MODEL, name="m", inputs={},
+        config=config.model_dump(mode="json"), storage_uri=str(folder / "store"),
+        compute=ComputeConfig(**{"workers": 1, "threads": 1, "precision": "float32", "micro_batch_rows": 4, **compute}),
+    )  # fmt: skip
+    workers = InlineWorkers(workspace, journal, lambda: None)
+    return StageContext(job, inputs, output, workspace, journal, workers, lambda: None)
+
+
+def run(folder, stage, config, inputs, **compute):
+    folder.mkdir()
+    context = open_context(folder, stage, config, inputs, **compute)
+    return STAGES[stage].load_body()(config, context), context.output
+
+
+@pytest.fixture(scope="module")
+def base(corpus, tmp_path_factory):
+    torch.set_num_threads(1)
+    return run(
+        tmp_path_factory.mktemp("base") / "a",
+        "pretrain",
+        PretrainStage(base=BASE, training=TRAINING),
+        {"corpus": corpus},
+    )
+
+
+def test_pretraining_publishes_a_model_and_its_figures(base):
+    result, output = base
+    assert sorted(path.name for path in output.iterdir()) == [
+        "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    AutoModelForCausalLM.from_pretrained(output)
+    assert {"train_loss", "eval_loss_nats", "eval_bits_per_byte", "steps", "tokens_seen"} <= set(result.metrics)
+    assert all(isinstance(value, float) for value in result.metrics.values())
+    assert {"tokens_per_second", "peak_memory_bytes", "plan"} <= set(result.told)
+    json.dumps(result.told)
+
+
+@pytest.mark.parametrize("tuning", [TRAINING.tuning, LoraAdapter(rank=4)], ids=["full", "lora"])
+def test_tuning_learns_answers_and_gives_the_same_bytes_twice(corpus, base, tmp_path, tuning):
+    config = TuneStage(training=TRAINING.model_copy(update={"tuning": tuning}), min_real_share=0.75)
+    inputs = {"corpus": corpus, "model": base[1], "extra-1": corpus.parent / "extra"}
+    result, output = run(tmp_path / "a", "tune", config, inputs)
+    _, again = run(tmp_path / "b", "tune", config, inputs)
+    assert digests(output) == digests(again)
+    assert (output / "adapter" / "adapter_model.safetensors").exists() == isinstance(tuning, LoraAdapter)
+    assert 0.75 <= result.metrics["real_share"] < 1.0
+    assert result.metrics["real_examples"] == 20
+    assert result.metrics["eval_tokens"] > 0
+    assert result.told["rows"]["dropped"]["extra"]["over_share"] > 0
+
+
+def test_more_workers_than_rows_are_refused_before_anything_starts(corpus, tmp_path):
+    config = PretrainStage(base=BASE, training=TRAINING)
+    with pytest.raises(ConfigError, match=r"compute\.workers=9 is more than the 8 rows of a step"):
+        run(tmp_path / "a", "pretrain", config, {"corpus": corpus}, workers=9)
+
+
+def test_workers_and_threads_come_from_the_config_then_the_plan_then_the_machine(tmp_path):
+    assert place_workers(ComputeConfig(workers=3, threads=2), 8, tmp_path) == (3, 2)
+    plan = {"precision": "float32", "threads": 5, "micro_batch_rows": 4, "world_size": 2}
+    assert place_workers(ComputeConfig(), 8, tmp_path)[0] >= 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert place_workers(ComputeConfig(), 8, tmp_path) == (2, 5)
+    (tmp_path / "plan.json").write_text("{")
+    assert place_workers(ComputeConfig(workers=1, threads=1), 8, tmp_path) == (1, 1)
