@@ -27,6 +27,7 @@ def connect_ray(address: str = "local") -> None:
             address="local",
             num_cpus=cores() + 2,
             include_dashboard=False,
+            _node_ip_address="127.0.0.1",  # nothing of a local Ray listens to the network
             object_store_memory=200 * 1024 * 1024,
             log_to_driver=False,
             logging_level=logging.ERROR,
