@@ -39,7 +39,6 @@ class _Piece:
     row: int
     ids: list[int]
     start: int
-    loss_mask: list[int] | None = None
 
 
 @torch.inference_mode()
@@ -57,23 +56,23 @@ def score(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[di
     Raises:
         ModelError: prompt and answer together are longer than the model.
     """
-    longest = longest_row(model.config) or MAX_WINDOW
+    longest = longest_row(model.config)
     scored = [{"row_id": row["row_id"], "nll": 0.0, "n_tokens": 0} for row in rows]
     pieces: list[_Piece] = []
     for index, row in enumerate(rows):
         if "text" in row:
             ids = next(encode_documents(tokenizer, [row["text"]]))
             scored[index]["n_bytes"] = len(row["text"].encode())
-            pieces += _windows(index, [document_end_id(tokenizer), *ids], min(longest, MAX_WINDOW))
+            pieces += _windows(index, [document_end_id(tokenizer), *ids], min(longest or MAX_WINDOW, MAX_WINDOW))
         else:
             ids, loss_mask = render_example(tokenizer, row["prompt"], row["completion"])
-            if len(ids) > longest:
+            if longest is not None and len(ids) > longest:
                 raise ModelError(
                     f"Row {row['row_id']!r}: prompt and answer have {len(ids)} tokens and the model holds {longest}. "
                     "Leave the row out or use a model with a longer context."
                 )
-            first = loss_mask.index(1) if 1 in loss_mask else len(ids)
-            pieces.append(_Piece(index, ids, max(first, 1), loss_mask))
+            # one answer, at the end: what is trained on runs from its first token to the end of the row
+            pieces.append(_Piece(index, ids, len(ids) - sum(loss_mask)))
     vocab_size = model.get_output_embeddings().weight.shape[0]
     for batch in _batches(pieces, min(BATCH_TOKENS, max(1, LOGITS_AT_ONCE // vocab_size))):
         for piece, (nll, n_tokens) in zip(batch, _nll(model, batch), strict=True):
@@ -113,8 +112,6 @@ def _nll(model: Any, batch: Sequence[_Piece]) -> list[tuple[float, int]]:
     wanted = torch.zeros(len(batch), width, dtype=torch.bool)
     for index, piece in enumerate(batch):
         wanted[index, piece.start : len(piece.ids)] = True
-        if piece.loss_mask is not None:
-            wanted[index, : len(piece.ids)] &= torch.tensor(piece.loss_mask, dtype=torch.bool)
     wanted = wanted.to(model.device)
     # logits at t predict t + 1; nothing is asked of the positions before the first scored token
     keep = width - min(piece.start for piece in batch) + 1

@@ -21,7 +21,7 @@ from genai_core.data.tokenizer import train_tokenizer
 from genai_core.launch.inline import InlineWorkers
 from genai_core.models.load import init_scratch, save_model
 from genai_core.stages.contract import StageContext, StageJob
-from genai_core.stages.correct import measure_correction, sample_corrections
+from genai_core.stages.correct import _completer, measure_correction, sample_corrections
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.storage.folder import FolderStore
 from genai_core.storage.workspace import Workspace
@@ -229,3 +229,14 @@ def test_a_prompt_longer_than_the_model_is_left_out_and_counted(world, tmp_path)
     _, context = measure(tmp_path / "b", {**world, "corpus": corpus})
     report = json.loads((context.output / "report.json").read_text())
     assert (report["prompts"], report["too_long"]) == (11, 1)
+
+
+def test_every_round_has_shards_of_its_own():
+    """Shards are found again by name: a second round under the same name would get the first one's answers."""
+
+    class Asked:
+        def complete(self, requests, sampling, part):
+            return [part]
+
+    complete = _completer(Asked(), SAMPLING, "revision")
+    assert [complete([]), complete([])] == [["revision-0"], ["revision-1"]]
