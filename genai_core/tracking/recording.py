@@ -33,7 +33,7 @@ from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.journal import JOURNAL
 from genai_core.tracking.runs import Tracker, now_ms
 from genai_core.tracking.secrets import masked
-from genai_core.tracking.shipper import Acknowledged, Shipper, replay_journal
+from genai_core.tracking.shipper import Shipper, replay_journal
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +140,12 @@ class Recording:
                     shutil.copyfile(path, target / path.name)
         told = {**(tags or {}), **({} if artifact is None else artifact_tags(artifact))}
         shipped = self._shipper.close(deadline_seconds)
-        figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         with self._lock:
             self._record = self._record.model_copy(
                 update={
                     "status": status,
                     "ended_ms": now_ms(),
-                    "metrics": figures,
+                    "metrics": finite(metrics or {}),
                     "tags": masked({**self._record.tags, **told}),
                 }
             )
@@ -154,6 +153,10 @@ class Recording:
         if self._tracker is not None and shipped and time.monotonic() < deadline:
             self.sent = _send_or_tell(self._tracker, self._folder, self._shipper)
         return self.sent
+
+    def abandon(self) -> None:
+        """Stop recording and leave the run as it is: another attempt has taken the stage over, and the run with it."""
+        self._shipper.close(0.0)
 
     def _open(self) -> str:
         """Open the run and say what is known at the start; called by the shipper until it works."""
@@ -208,16 +211,20 @@ def send_record(tracker: Tracker, folder: Path) -> None:
 
 
 def pending(root: Path) -> Iterator[Path]:
-    """Yield the folders below `root` (one level) whose run MLflow does not have completely."""
+    """Yield the folders below `root` (one level) of ended runs that MLflow does not have completely.
+
+    A run that has not ended is left out: its stage is alive, or will be resumed in the same folder and ship the rest.
+    """
     for path in sorted(root.glob(f"*/{RECORD}")):
         record = read_record(path.parent)
-        if record is not None and (not record.sent or Acknowledged(path.parent / JOURNAL).is_behind()):
+        if record is not None and record.ended_ms and not record.sent:
             yield path.parent
 
 
 def replay(folder: Path, tracker: Tracker, deadline_seconds: float = 60.0) -> bool:
     """Return whether MLflow has all of a folder, after sending what it lacks. Adds nothing twice.
 
+    The folder of a finished stage may then be removed; that of a failed one is still its workspace.
     Raises the errors of `Connection.call` when MLflow is still away.
     """
     record = read_record(folder)
@@ -229,6 +236,27 @@ def replay(folder: Path, tracker: Tracker, deadline_seconds: float = 60.0) -> bo
         return False
     send_record(tracker, folder)
     return True
+
+
+def settle(
+    folder: Path, tracker: Tracker, artifact: ArtifactRef, metrics: Mapping[str, float], deadline_seconds: float = 60.0
+) -> bool:
+    """Return whether MLflow has all of a stage that published and was killed before it could say so.
+
+    Called when a stage is found published (reused) while its workspace still holds a run that has not ended.
+    """
+    record = read_record(folder)
+    if record is None or record.ended_ms:
+        return record is not None and (record.sent or replay(folder, tracker, deadline_seconds))
+    update = {"status": "FINISHED", "ended_ms": now_ms(), "metrics": finite(metrics)}
+    tags = {**record.tags, **masked(artifact_tags(artifact))}
+    write_record(folder, record.model_copy(update={**update, "tags": tags}))
+    return replay(folder, tracker, deadline_seconds)
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures that are finite."""
+    return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
 def artifact_tags(artifact: ArtifactRef) -> dict[str, str]:

@@ -14,6 +14,8 @@ import pytest
 from genai_core.errors import ConfigError, TransientError
 from genai_core.tracking.connection import Connection, check_reachable
 
+pytestmark = pytest.mark.usefixtures("migrated")  # MLflow is imported, so that what is timed is the waiting
+
 
 def free_port() -> int:
     with socket.socket() as probe:

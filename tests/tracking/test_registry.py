@@ -85,9 +85,13 @@ def test_of_two_that_promote_at_once_one_version_stays(
     registry: Registry, promote: Callable[..., ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = promote("a")
-    search = registry._find_version
-    answers = iter([None])  # the other run registered after we had looked
-    monkeypatch.setattr(registry, "_find_version", lambda *key: next(answers, "") or search(*key))
+    search, looked = registry._find_version, []
+
+    def look_too_early(*key: str) -> str | None:
+        looked.append(key)
+        return search(*key) if len(looked) > 1 else None  # the other run registers just after the first look
+
+    monkeypatch.setattr(registry, "_find_version", look_too_early)
     assert promote("a").version == first.version == "1"
     assert [version.version for version in registry.list_versions(NAME)] == ["1"]
 

@@ -15,7 +15,7 @@ import pytest
 from genai_core.errors import TransientError
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.journal import JOURNAL, Journal
-from genai_core.tracking.recording import RECORD, Recording, RunRecord, pending, read_record, replay
+from genai_core.tracking.recording import RECORD, Recording, RunRecord, pending, read_record, replay, settle
 from genai_core.tracking.runs import Tracker
 from genai_core.tracking.shipper import Acknowledged, Shipper, read_rows, replay_journal
 
@@ -274,6 +274,27 @@ def test_a_killed_stage_goes_on_in_the_same_run(tracker: Tracker, tmp_path: Path
     assert second.run_id == first.run_id != ""
     assert history(tracker, second.run_id) == expected(range(20))
     assert len(tracker._search("genai.stage_key", "k" * 64)) == 1
+
+
+def test_a_stage_killed_between_publishing_and_saying_so_is_settled(
+    losable: Losable, tmp_path: Path, ref: Callable[..., ArtifactRef]
+) -> None:
+    work = tmp_path / "work" / "key"
+    killed = Recording(losable, work, record()).start(wait_seconds=20)
+    killed._shipper.close(5)
+    write(work / JOURNAL, range(5))
+    assert list(pending(tmp_path / "work")) == []  # for all we know it is alive
+    losable.away = True
+    with pytest.raises(TransientError):
+        settle(work, losable, ref("model"), {"bpb": 1.5})
+    losable.away = False
+    for _ in range(2):
+        assert settle(work, losable, ref("model"), {"bpb": 1.5})
+        run = losable.client.get_run(killed.run_id)
+        assert (run.info.status, run.data.metrics["bpb"]) == ("FINISHED", 1.5)
+        assert run.data.tags["genai.artifact"] == ref("model").label()
+        assert history(losable, killed.run_id) == expected(range(5))
+    assert not settle(tmp_path / "none", losable, ref("model"), {})
 
 
 def test_a_late_answer_does_not_undo_the_end(tracker: Tracker, tmp_path: Path) -> None:
