@@ -235,6 +235,26 @@ def test_a_stopped_run_rolls_back_to_where_an_unbroken_one_does(tmp_path):
     assert largest_difference(weights(unbroken), weights(model)) == 0.0
 
 
+def test_a_resumed_run_knows_the_norms_from_before(tmp_path):
+    config = small_config(max_grad_norm=1e-3)
+    unbroken = small_model()
+    BadAt(unbroken, [18], 30.0)
+    run_small(tmp_path / "a", unbroken, config)
+    asked = {"count": 0}
+
+    def stop_before_step_17():
+        asked["count"] += 1
+        return asked["count"] == 18
+
+    with pytest.raises(InterruptedRunError):
+        run_small(tmp_path / "b", small_model(), config, should_stop=stop_before_step_17)
+    resumed, log = small_model(seed=5), MemoryLog()
+    BadAt(resumed, [1], 30.0)  # one pass a step: the second after the resume is step 18
+    run_small(tmp_path / "b", resumed, config, log=log)
+    assert log.said("step 18 skipped")
+    assert largest_difference(weights(unbroken), weights(resumed)) == 0.0
+
+
 def test_held_out_loss_is_the_models_and_bits_per_byte_follow(tmp_path):
     model, log = small_model(), MemoryLog()
     rows = small_rows(examples=40, seed=5)
