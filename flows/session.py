@@ -17,6 +17,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import InterruptedRunError
 from genai_core.storage.collect import record_run
+from tasks.outbox import send_waiting
 from tasks.session import OnEvent, Session, StageRow, open_session
 
 LOG_EVERY_SECONDS = 15.0
@@ -115,6 +116,7 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
         session.tags["prefect.flow_run_id"] = flow_run_id
         around.on_session(session)
         session.parent()
+        send_waiting(session)
         status = "FAILED"
         try:
             yield session

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from genai_core.config.recipe import Recipe
 from genai_core.config.stages import VerifyStage
-from genai_core.storage.artifact import ArtifactRef
+from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from tasks.session import Session, StageRow, Stopwatch, current_session
 from tasks.stage import RETRY, run_stage
 
@@ -100,6 +100,22 @@ def promote(
     return session.model
 
 
+def count_sealed_openings(session: Session, model: ArtifactRef) -> int:
+    """Return how many models have been judged on the sealed split of the corpus that this one was trained on.
+
+    Every look at a sealed split makes it a little less sealed; the card tells how many there were.
+    """
+    corpus = session.store.manifest(model.key)["told"]["inputs"]["corpus"]["digest"]
+    reports = [
+        session.store.manifest(ref.key)["told"] for ref in session.store.list() if ref.kind == ArtifactKind.REPORT
+    ]
+    return sum(
+        told.get("config", {}).get("split") == "sealed" and told["inputs"]["corpus"]["digest"] == corpus
+        for told in reports
+        if "corpus" in told.get("inputs", {})
+    )
+
+
 def write_card(
     session: Session, candidate: ArtifactRef, reports: dict[str, Report], verdict: Verdict, recipe: Recipe
 ) -> str:
@@ -132,7 +148,7 @@ def write_card(
         figures=reports["candidate"].figures,
         gate_passed=verdict.passed,
         gate_reasons=verdict.reasons,
-        sealed_openings=1,
+        sealed_openings=count_sealed_openings(session, candidate),
         base_model="" if recipe.base.kind == "scratch" else str(recipe.base.model_dump().get("repo", recipe.base.kind)),
         tags=[recipe.name, "genai"],
     )

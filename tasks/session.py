@@ -75,6 +75,7 @@ class Session:
     rows: list[StageRow] = field(default_factory=list)
     model: dict[str, Any] | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    experiment: str = EXPERIMENT
     _parent: Recording | None = None
 
     def add(self, row: StageRow) -> None:

@@ -20,7 +20,8 @@ from genai_core.stages.registry import STAGES, Stage
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.claims import Claim, acquire
 from genai_core.storage.digest import stage_key
-from tasks.session import EXPERIMENT, Session, StageRow, Stopwatch, current_session
+from tasks.outbox import settle_reused
+from tasks.session import Session, StageRow, Stopwatch, current_session
 
 UNKNOWN_DIGEST = "unknown"
 """Stands for the digest of an artifact that a plan says would still have to be computed."""
@@ -86,6 +87,7 @@ def _reuse(session: Session, title: str, ref: ArtifactRef, watch: Stopwatch) -> 
     row = StageRow(title, "reused", watch.seconds(), ref, told.get("metrics", {}), told)
     session.add(row)
     if not session.planning:
+        settle_reused(session, ref, dict(row.metrics))
         session.parent().link_reused(title, ref)
     return ref
 
@@ -115,7 +117,7 @@ def _compute(
             compute=session.compute,
             storage_uri=session.settings.storage_uri,
             tracking_uri=session.settings.tracking_uri,
-            experiment=EXPERIMENT,
+            experiment=session.experiment,
             parent_run_id=session.parent_run_id(),
             tags={**session.tags, **_prefect_tags(), "genai.title": title},
         )
