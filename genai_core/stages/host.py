@@ -94,15 +94,20 @@ class Host:
         threading.Event().wait()
 
     def import_slow(self) -> None:
-        """Pay for the slow imports while the first job is still being prepared."""
-        import torch
-        import transformers.models.llama.modeling_llama
+        """Pay for the slowest import while the first job is still being prepared.
 
-        self.emit({"type": "ready", "torch": torch.__version__, "transformers": transformers.__version__})
+        Torch only: transformers puts another module into its place when it has been imported, and a thread that asks
+        for it meanwhile is left with the unfinished one ("cannot import name ... from 'transformers'").
+        """
+        import torch
+
+        self.emit({"type": "ready", "torch": torch.__version__})
 
     def await_warm(self) -> None:
         """Return when Ray and the imports are there. Raises TransientError if Ray did not start."""
         self._importing.join()
+        import transformers.models.llama.modeling_llama  # noqa: F401 (while Ray is still starting)
+
         self._ray_ready.wait()
         if self._ray_error is not None:
             raise TransientError(f"Ray did not start: {self._ray_error}") from self._ray_error
