@@ -17,17 +17,20 @@ def connect_ray(address: str = "local") -> None:
     """Start a local Ray, or join the cluster at `address`. Does nothing when connected already."""
     silence()
     import ray
+    from ray._private import ray_constants
 
     if ray.is_initialized():
         return
     if address == "local":
+        # Ray replaces a loopback address by the machine's own unless it believes that it must stay on this machine, as
+        # on a laptop's operating system: nothing of a local Ray shall listen to the network.
+        ray_constants.ENABLE_RAY_CLUSTER = False
         # Two CPUs more than there are: what a worker uses is set by its torch threads, and the logical CPUs that Ray
         # counts must never keep a shard worker waiting for an idle training controller.
         ray.init(
             address="local",
             num_cpus=cores() + 2,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",  # nothing of a local Ray listens to the network
             object_store_memory=200 * 1024 * 1024,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -30,7 +30,9 @@ from genai_core.training.rows import Rows, to_device
 from genai_core.training.step import Precision, accumulate_gradients
 
 PLAN = "plan.json"
-MEASURING_SECONDS = 3.0
+MEASURING_SECONDS = 5.0
+PASSES = 2
+USUAL_ROWS = 8
 WORTH_BFLOAT16 = 1.10  # fewer digits must buy something
 WORTH_MORE_ROWS = 1.03  # more memory too
 MEMORY_SHARE = 0.25
@@ -141,43 +143,56 @@ def _measure(
     most: int,
     group: Group,
 ) -> tuple[Precision, int]:
-    """Return the fastest precision and micro-batch of a few forward and backward passes."""
+    """Return the fastest precision and micro-batch of a few forward and backward passes.
+
+    The first pass is not counted: it pays for what the libraries prepare once. The candidates take turns, and each
+    counts with its best pass, so that a busy moment of the machine does not decide. What time does not allow to be
+    measured is decided by what usually holds: half precision where the processor has instructions for it, the middle
+    micro-batch.
+    """
     deadline = time.monotonic() + MEASURING_SECONDS
     noise = torch.get_rng_state()
     fits = _rows_that_fit(model, rows, group)
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= most and size <= fits] or [1]
-    first = micro or sizes[min(1, len(sizes) - 1)]
-    speeds: dict[int, float] = {}
+    middle = micro or max(size for size in sizes if size <= USUAL_ROWS)
+    usual: Precision = precision or ("bfloat16" if _has_bfloat16(group.device) else "float32")
 
-    def speed(kind: Precision, size: int, repeats: int) -> float:
-        """Return rows per second, of the best repeat; 0 if there is no time left to measure."""
+    def run_pass(kind: Precision, size: int) -> float:
+        """Return rows per second of one forward and backward pass, 0 if there is no time left for it."""
         batch = to_device(collate(rows.take([index % len(rows) for index in range(size)])), group.device)
-        best = 0.0
-        for _ in range(repeats):
-            started = time.monotonic()
-            if started > deadline:
-                break
-            accumulate_gradients(model, objectives, [batch], group=Group(0, 1, group.device), precision=kind, seeds=[0])
-            if group.device.type == "cuda":
-                torch.cuda.synchronize()
-            best = max(best, size / (time.monotonic() - started))
-            model.zero_grad(set_to_none=True)
-        return best
+        started = time.monotonic()
+        if started > deadline:
+            return 0.0
+        accumulate_gradients(model, objectives, [batch], group=Group(0, 1, group.device), precision=kind, seeds=[0])
+        if group.device.type == "cuda":
+            torch.cuda.synchronize()
+        model.zero_grad(set_to_none=True)
+        return size / (time.monotonic() - started)
 
+    run_pass(usual, middle)
     if precision is None:
-        plain, half = speed("float32", first, 2), speed("bfloat16", first, 2)
-        precision = "bfloat16" if half > plain * WORTH_BFLOAT16 else "float32"
-        speeds[first] = max(plain, half) if precision == "bfloat16" else plain
+        plain, half = 0.0, 0.0
+        for _ in range(PASSES):
+            half, plain = max(half, run_pass("bfloat16", middle)), max(plain, run_pass("float32", middle))
+        precision = usual if not plain else "bfloat16" if half > plain * WORTH_BFLOAT16 else "float32"
     if not micro:
-        micro = first
-        speeds.setdefault(first, speed(precision, first, 2))
-        for size in sizes:
-            speeds.setdefault(size, speed(precision, size, 2 if size <= first else 1))
-        for size in sorted(speeds):
+        speeds = dict.fromkeys((size for size in sizes if middle // 2 <= size <= middle * 2), 0.0)
+        for _ in range(PASSES):
+            for size in speeds:
+                speeds[size] = max(speeds[size], run_pass(precision, size))
+        micro = middle
+        for size in speeds:
             if speeds[size] > speeds[micro] * (WORTH_MORE_ROWS if size > micro else 1.0):
                 micro = size
     torch.set_rng_state(noise)
     return precision, micro
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Return whether the processor multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
