@@ -28,6 +28,7 @@ def plot_generation(path: Path, figures: Mapping[str, Mapping[str, float]], titl
         shown = [role for role in roles if metric in figures[role]]
         bars = panel.bar(shown, [figures[role][metric] for role in shown], color=[COLOURS[role] for role in shown])
         panel.bar_label(bars, fmt="%.3g", fontsize=7)
+        panel.margins(y=0.12)  # room for the numbers above the bars
         panel.set_title(name, fontsize=9)
         panel.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)

@@ -12,11 +12,13 @@ from tiny_world import contents, make_context
 
 from genai_core.config.lifecycle import EvaluationConfig
 from genai_core.config.stages import EvaluateStage
-from genai_core.data.documents import read_documents_file, read_pairs, write_pairs
+from genai_core.data.documents import Pair, read_documents_file, read_pairs, write_pairs
 from genai_core.errors import DataError, ModelError
 from genai_core.evaluation.asking import AskedModel
+from genai_core.evaluation.benchmarks.calls import judged_case
 from genai_core.evaluation.compare import Report, compare
 from genai_core.evaluation.runner import choose, figures_of
+from genai_core.feedback.verify import Verifier
 from genai_core.stages.contract import StageResult
 from genai_core.stages.evaluate import evaluate
 
@@ -116,6 +118,18 @@ def test_pairs_longer_than_the_model_are_counted_not_fatal(small_world: Path, tm
     write_pairs(path, [long, *pairs[1:]])
     result, _ = run(tmp_path / "run", small_world, corpus=corpus)
     assert result.metrics["eval/too_long"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid", "right"),
+    [("It is late now, he said.", 1.0, 0.0), ("The dog ran home at once.", 1.0, 1.0), ("The dog ran", 0.0, 0.0)],
+)
+def test_valid_is_not_right(answer: str, valid: float, right: float) -> None:
+    gold = "The dog ran home at once."
+    prompt = f"{gold} It is late now, he said.\n\nWrite the sentence that begins with: The dog ran"
+    pair = Pair("q", "quote", "g", "d", prompt, gold, {"kind": "quote", "gold": gold})
+    case = judged_case(pair, answer, Verifier())
+    assert case == {"suite": "quote", "case_id": "q", "valid": valid, "right": right}
 
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:

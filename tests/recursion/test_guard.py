@@ -233,3 +233,17 @@ def test_figures_are_measured_at_one_budget() -> None:
     budget = min(short.size(np.arange(60)), long.size(np.arange(60)))
     assert diversity_figures(long, ruler, budget)["distinct_2"] > diversity_figures(short, ruler, budget)["distinct_2"]
     assert diversity_figures(short, ruler, budget)["duplicates"] == 0.5
+
+
+def test_longer_answers_are_no_loss_of_diversity() -> None:
+    """Two answers in one: all its bigrams against all of generation 0's look poorer, an equal number does not."""
+    rng = np.random.default_rng(0)
+    texts, more = real_texts(rng, 64), real_texts(rng, 64)
+    ruler = Ruler.fit([str(index) for index in range(64)], texts, texts)
+    origin = Samples(texts, ruler)
+    longer = Samples([f"{a} {b}" for a, b in zip(more, texts[::-1], strict=True)], ruler)
+    all_of_it = distinct_n(longer.tokens, 2) / distinct_n(origin.tokens, 2)
+    found = diversity_changes(longer, origin, origin, ruler, draws=40)["distinct_2"]
+    assert all_of_it < 0.85
+    assert found.candidate.mean > 0.95
+    assert (found.control.low, found.control.mean, found.control.high) == (1.0, 1.0, 1.0)

@@ -109,6 +109,14 @@ def test_the_next_generation_brings_nothing_twice(grown_world: Path, written, tm
     assert [row["text"] for row in asked[0]] != [row["text"] for row in asked[1]]
 
 
+def test_what_an_earlier_generation_has_is_not_taken_again(grown_world: Path, written, tmp_path: Path) -> None:
+    """The same samples once more, now beside the data that they made: every one of them is known."""
+    inputs = {"model": grown_world / "m150", "corpus": grown_world / "corpus", "extra-1": written[1].output}
+    result, context = write(tmp_path, inputs)
+    assert accepted(context) == []
+    assert result.metrics["rejected/in_earlier_generation"] >= written[0].metrics["accepted"]
+
+
 def _shard(context: StageContext) -> list[str]:
     return (context.workspace.path / "shards" / "model-samples" / "00000.jsonl").read_text().splitlines()
 

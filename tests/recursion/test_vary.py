@@ -10,6 +10,7 @@ import pytest
 
 from genai_core.augmentation.call_prompts import write_call_prompt
 from genai_core.data.documents import Pair
+from genai_core.feedback.types import Feedback
 from genai_core.feedback.verify import Verifier
 from genai_core.generation.driver import drive
 from genai_core.generation.types import Completion, Request
@@ -95,6 +96,19 @@ def test_a_valid_call_defines_its_own_instruction() -> None:
     assert judged.score == 1.0
     wrong = Verifier(OBJECTS).judge(SHORTEN, pair.completion, use_gold=True)
     assert wrong.score == 0.0, "it was not what the real prompt asked for"
+
+
+def test_the_verifier_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What our own template made is not believed: a pair that the verifier does not pass is rejected."""
+    asked: list[bool] = []
+
+    def refuse(self: Verifier, pair: Pair, answer: str, *, use_gold: bool) -> Feedback:
+        asked.append(use_gold)
+        return Feedback(0.8, "not quite", source="test")
+
+    monkeypatch.setattr(Verifier, "judge", refuse)
+    [sample] = synthesize([SHORTEN], {SHORTEN.pair_id: ["textwrap.shorten('red', 7)"]})
+    assert (sample.pair, sample.reason, asked) == (None, "invalid", [False])
 
 
 def test_positional_only_stays_positional() -> None:
