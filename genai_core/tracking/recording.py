@@ -3,9 +3,11 @@
     <folder>/run.json        what the run should say: params, inputs, tags, files, how it ended
     <folder>/run-files/      copies of the small files that belong to it
     <folder>/journal.jsonl   metrics by step (journal.py), with journal.ack (shipper.py)
+    <folder>/run.lock        locked by the process that records the run, as long as it lives
 
 The folder is the workspace of the stage. Sending it is one idempotent act: `start` sends what is known, `finish` sends
-all of it, and a later `replay` does what `finish` could not.
+all of it, and a later `replay` does what `finish` could not. Nobody replays a run whose recorder is alive: a stage is
+published, and so seen by others, a moment before its record is complete.
 
     recording = Recording(tracker, workspace.path, RunRecord(stage_key=key, title="pretrain", ...), on_row=screen).start()
     ...
@@ -14,6 +16,7 @@ all of it, and a later `replay` does what `finish` could not.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -22,8 +25,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import Field
 
@@ -39,6 +43,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "run.json"
 FILES = "run-files"
+LOCK = "run.lock"
 
 
 class RunRecord(Config):
@@ -73,6 +78,7 @@ class Recording:
         self._folder = folder
         self._record = record.model_copy(update={"config": masked(record.config), "tags": masked(record.tags)})
         self._lock = threading.Lock()  # the record is written by the caller and by the shipper's thread
+        self._held: IO[bytes] | None = None
         self._shipper = Shipper(folder / JOURNAL, tracker, self._open, on_row)
         self.sent = tracker is None
         """Whether MLflow has everything."""
@@ -89,6 +95,9 @@ class Recording:
 
     def start(self, wait_seconds: float = 0.0) -> Recording:
         """Write down what is to be recorded, start shipping, return self; wait so long for the run to be open."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # not held if an attempt that lost its claim is still stopped in the middle of it: then nobody replays, no more
+        self._held = try_lock(self._folder)
         earlier = read_record(self._folder)
         if earlier and self._tracker and earlier.tracking == self._tracker.address:
             self._record = self._record.model_copy(update={"tracking": earlier.tracking, "run_id": earlier.run_id})
@@ -152,11 +161,17 @@ class Recording:
             write_record(self._folder, self._record)
         if self._tracker is not None and shipped and time.monotonic() < deadline:
             self.sent = _send_or_tell(self._tracker, self._folder, self._shipper)
+        self._release()
         return self.sent
 
     def abandon(self) -> None:
         """Stop recording and leave the run as it is: another attempt has taken the stage over, and the run with it."""
         self._shipper.close(0.0)
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
 
     def _open(self) -> str:
         """Open the run and say what is known at the start; called by the shipper until it works."""
@@ -224,12 +239,14 @@ def pending(root: Path) -> Iterator[Path]:
 def replay(folder: Path, tracker: Tracker, deadline_seconds: float = 60.0) -> bool:
     """Return whether MLflow has all of a folder, after sending what it lacks. Adds nothing twice.
 
-    The folder of a finished stage may then be removed; that of a failed one is still its workspace.
-    Raises the errors of `Connection.call` when MLflow is still away.
+    The folder of a finished stage may then be removed; that of a failed one is still its workspace. False if its
+    recorder is alive. Raises the errors of `Connection.call` when MLflow is still away.
     """
-    record = read_record(folder)
-    if record is None:
-        return False
+    with alone(folder) as record:
+        return record is not None and _replay(folder, record, tracker, deadline_seconds)
+
+
+def _replay(folder: Path, record: RunRecord, tracker: Tracker, deadline_seconds: float) -> bool:
     record = open_run(tracker, record)
     write_record(folder, record)
     if not replay_journal(folder / JOURNAL, tracker, record.run_id, deadline_seconds):
@@ -243,15 +260,44 @@ def settle(
 ) -> bool:
     """Return whether MLflow has all of a stage that published and was killed before it could say so.
 
-    Called when a stage is found published (reused) while its workspace still holds a run that has not ended.
+    Called when a stage is found published (reused) while its workspace still holds a run that has not ended. False if
+    its recorder is alive: then it is just about to say so.
     """
-    record = read_record(folder)
-    if record is None or record.ended_ms:
-        return record is not None and (record.sent or replay(folder, tracker, deadline_seconds))
-    update = {"status": "FINISHED", "ended_ms": now_ms(), "metrics": finite(metrics)}
-    tags = {**record.tags, **masked(artifact_tags(artifact))}
-    write_record(folder, record.model_copy(update={**update, "tags": tags}))
-    return replay(folder, tracker, deadline_seconds)
+    with alone(folder) as found:
+        if found is None or found.sent:
+            return found is not None
+        record = found
+        if not record.ended_ms:
+            update = {"status": "FINISHED", "ended_ms": now_ms(), "metrics": finite(metrics)}
+            tags = {**record.tags, **masked(artifact_tags(artifact))}
+            record = record.model_copy(update={**update, "tags": tags})
+            write_record(folder, record)
+        return _replay(folder, record, tracker, deadline_seconds)
+
+
+def try_lock(folder: Path) -> IO[bytes] | None:
+    """Return the locked file of a folder, None if another holds it. Closing it, or the process's end, gives it up."""
+    handle = (folder / LOCK).open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[RunRecord | None]:
+    """Give the record of a folder, None if it has none or if another process is at it; keep others away meanwhile."""
+    try:
+        held = try_lock(folder)
+    except FileNotFoundError:  # its stage has removed it
+        held = None
+    if held is None:
+        yield None
+        return
+    with held:
+        yield read_record(folder)
 
 
 def finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -281,9 +281,13 @@ def test_a_stage_killed_between_publishing_and_saying_so_is_settled(
 ) -> None:
     work = tmp_path / "work" / "key"
     killed = Recording(losable, work, record()).start(wait_seconds=20)
-    killed._shipper.close(5)
     write(work / JOURNAL, range(5))
     assert list(pending(tmp_path / "work")) == []  # for all we know it is alive
+    # another run has seen what it published, and comes before it has said so
+    assert not settle(work, losable, ref("model"), {"bpb": 1.5})
+    assert not replay(work, losable)
+    assert losable.client.get_run(killed.run_id).info.status == "RUNNING"
+    killed.abandon()  # lets go of its lock, as a killed process does
     losable.away = True
     with pytest.raises(TransientError):
         settle(work, losable, ref("model"), {"bpb": 1.5})
@@ -295,6 +299,18 @@ def test_a_stage_killed_between_publishing_and_saying_so_is_settled(
         assert run.data.tags["genai.artifact"] == ref("model").label()
         assert history(losable, killed.run_id) == expected(range(5))
     assert not settle(tmp_path / "none", losable, ref("model"), {})
+
+
+def test_an_attempt_that_lost_its_claim_leaves_the_run_alone(tracker: Tracker, tmp_path: Path) -> None:
+    work = tmp_path / "work" / "key"
+    superseded = Recording(tracker, work, record()).start(wait_seconds=20)
+    other = Recording(tracker, work, record()).start(wait_seconds=20)
+    write(work / JOURNAL, range(5))
+    assert other.finish("FINISHED")
+    superseded.abandon()
+    assert other.run_id == superseded.run_id
+    assert tracker.client.get_run(other.run_id).info.status == "FINISHED"
+    assert history(tracker, other.run_id) == expected(range(5))
 
 
 def test_a_late_answer_does_not_undo_the_end(tracker: Tracker, tmp_path: Path) -> None:
