@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from genai_core import errors
 from genai_core.config.settings import Settings
-from genai_core.errors import StageFailedError, TransientError
+from genai_core.errors import ClaimLostError, StageFailedError, TransientError
 from genai_core.launch.quiet import SILENCE
+from genai_core.launch.sessions import kill_session
 from genai_core.launch.submit import OnRow
 from genai_core.storage.claims import Claim
 
@@ -56,7 +56,7 @@ class EmbeddedLauncher:
                 stdout=log,
                 stderr=log,
                 pass_fds=(writing,),
-                start_new_session=True,  # Ctrl-C must not reach it, and its whole group can be ended at once
+                start_new_session=True,  # Ctrl-C must not reach it, and its whole session can be ended at once
                 env={**os.environ, **{name: os.environ.get(name, value) for name, value in SILENCE.items()}},
             )
         os.close(writing)
@@ -101,7 +101,8 @@ class EmbeddedLauncher:
             self._end_host()
             raise
         except BaseException as error:
-            if not isinstance(error, Exception):  # Prefect's TerminationSignal: the run was cancelled
+            # a host that lost its claim is ending itself; not an Exception: Prefect's TerminationSignal, a cancelled run
+            if isinstance(error, ClaimLostError) or not isinstance(error, Exception):
                 self._end_host()
             raise
 
@@ -144,8 +145,7 @@ class EmbeddedLauncher:
         host, self._host = self._host, None
         if host is None:
             return
-        with suppress(ProcessLookupError):  # already gone, with everything that it had started
-            os.killpg(host.pid, signal.SIGKILL)  # the host leads its group; Ray's processes are in it
+        kill_session(host.pid)
         host.wait()
         if host.stdin is not None:
             with suppress(BrokenPipeError):  # nobody is there to read the rest

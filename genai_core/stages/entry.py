@@ -54,8 +54,12 @@ def run_job(
     serve_workers: Callable[..., Workers],
     emit: Emit,
     stop: StopSignal,
+    abandon: Callable[[ClaimLostError], None] = lambda error: None,
 ) -> dict[str, Any]:
     """Run one stage job; return {"artifact", "metrics", "told"} of what it published.
+
+    `abandon` is called from a thread of its own as soon as another attempt has taken over, while the body may be far
+    from its next `check`: it must end every worker, because the other attempt works in the same workspace.
 
     Raises InterruptedRunError when stopped, ClaimLostError when another attempt has taken over, and what the body raises.
     """
@@ -73,7 +77,7 @@ def run_job(
         if stop.event.is_set():
             raise InterruptedRunError(f"{job.title} was stopped. Its state is kept: run again to resume.")
 
-    claim.start_heartbeat(settings.heartbeat_seconds)
+    claim.start_heartbeat(settings.heartbeat_seconds, on_lost=abandon)
     recording = Recording(
         Tracker(job.tracking_uri, job.experiment, settings.home / "mlartifacts") if job.tracking_uri else None,
         workspace.path,
@@ -140,8 +144,11 @@ def run_job(
         return {"artifact": ref.model_dump(mode="json"), "metrics": dict(result.metrics), "told": told}
     except BaseException as error:
         journal.close()
-        status = "KILLED" if isinstance(error, (InterruptedRunError, ClaimLostError)) else "FAILED"
-        recording.finish(status, deadline_seconds=FAILED_DEADLINE_SECONDS)
+        if isinstance(error, ClaimLostError):
+            recording.abandon()  # the run is the other attempt's now, and may have finished already
+        else:
+            status = "KILLED" if isinstance(error, InterruptedRunError) else "FAILED"
+            recording.finish(status, deadline_seconds=FAILED_DEADLINE_SECONDS)
         raise
     finally:
         claim.stop_heartbeat()

@@ -9,7 +9,7 @@ and events leave as JSON lines on a pipe of their own (standard output belongs t
 
     {"type": "ready"} | {"type": "journal", "row": {...}} | {"type": "done", "artifact": ...} | {"type": "error", ...}
 
-End of input means that the flow has died: the host's whole process group goes with it.
+End of input means that the flow has died: the host's whole session goes with it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ import traceback
 from typing import Any, BinaryIO
 
 from genai_core.config.settings import read_settings
-from genai_core.errors import GenaiCoreError, TransientError
+from genai_core.errors import ClaimLostError, GenaiCoreError, TransientError
 from genai_core.launch.cluster import connect_ray
 from genai_core.launch.quiet import silence
+from genai_core.launch.sessions import kill_session
 from genai_core.launch.workers import RayWorkers
 from genai_core.stages.contract import StageJob
 from genai_core.stages.entry import StopSignal, encode, run_job
@@ -38,15 +39,15 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the flow process dies, also by SIGKILL."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *_: end_group())
+    signal.signal(signal.SIGTERM, lambda *_: end_session())
     if os.getppid() != parent:
-        end_group()
+        end_session()
 
 
-def end_group() -> None:
+def end_session() -> None:
     """Kill this process and everything that it started, Ray included: a local Ray without its flow is waste."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+    if os.getsid(0) == os.getpid():
+        kill_session(os.getpid())
     os._exit(1)
 
 
@@ -70,10 +71,15 @@ class Host:
                 self._events.write(encode(message))
                 self._events.flush()
         except (BrokenPipeError, ValueError):
-            end_group()
+            end_session()
+
+    def abandon(self, error: ClaimLostError) -> None:
+        """Tell the flow that another attempt has taken the stage over, and end: its workers and ours share a workspace."""
+        self.emit({"type": "error", "kind": type(error).__name__, "message": str(error)})
+        end_session()
 
     def listen(self) -> None:
-        """Read messages until the input ends, then end the whole group."""
+        """Read messages until the input ends, then end the whole session."""
         for line in sys.stdin.buffer:
             message = json.loads(line)
             if message["type"] == "stop":
@@ -82,7 +88,7 @@ class Host:
                 self._jobs.put(None)
             else:
                 self._jobs.put(message)
-        end_group()
+        end_session()
 
     def hold_ray(self) -> None:
         """Start Ray and stay: the kernel kills Ray's processes when the thread that started them ends."""
@@ -124,7 +130,9 @@ class Host:
                 job = StageJob.model_validate(message["job"])
                 if job.stage != "augment":  # text preparation needs neither torch nor Ray: it need not wait for them
                     self.await_warm()
-                outcome = run_job(job, message["claim"], settings, self._workers.serve, self.emit, self._stop)
+                outcome = run_job(
+                    job, message["claim"], settings, self._workers.serve, self.emit, self._stop, self.abandon
+                )
                 self.emit({"type": "done", **outcome})
             except GenaiCoreError as error:
                 self.emit({"type": "error", "kind": type(error).__name__, "message": str(error)})
@@ -137,7 +145,7 @@ class Host:
                         "trace": traceback.format_exc(),
                     }
                 )
-        end_group()
+        end_session()
 
 
 def host_main(events_fd: int, parent: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from typing import Any
@@ -34,13 +35,17 @@ def run_submitted(submission_id: str) -> int:
         if event["type"] == "journal":
             print(EVENT_MARK + json.dumps(event["row"]), flush=True)
 
+    def leave(outcome: dict[str, Any]) -> None:
+        objects.put(f"jobs/{submission_id}.outcome.json", json.dumps(outcome).encode())
+
+    def abandon(error: GenaiCoreError) -> None:
+        leave({"kind": type(error).__name__, "message": str(error)})
+        os._exit(1)  # Ray ends the workers of a driver that is gone
+
+    job = StageJob.model_validate(message["job"])
     try:
-        outcome = run_job(
-            StageJob.model_validate(message["job"]), message["claim"], settings, RayWorkers("auto").serve, emit, stop
-        )
-        code = 0
+        leave(run_job(job, message["claim"], settings, RayWorkers("auto").serve, emit, stop, abandon))
     except GenaiCoreError as error:
-        outcome = {"kind": type(error).__name__, "message": str(error)}
-        code = 1
-    objects.put(f"jobs/{submission_id}.outcome.json", json.dumps(outcome).encode())
-    return code
+        leave({"kind": type(error).__name__, "message": str(error)})
+        return 1
+    return 0

@@ -220,13 +220,17 @@ class Claim:
             elif record.event is Event.COMMITTED:
                 self._stop.set()  # published, by the process that this claim was handed to
 
-    def start_heartbeat(self, seconds: float = 2.0) -> None:
+    def start_heartbeat(
+        self, seconds: float = 2.0, on_lost: Callable[[ClaimLostError], None] = lambda error: None
+    ) -> None:
         """Beat from a daemon thread, first at once, until committed, released, stopped or lost.
 
-        More than one process may beat for a claim: the one that acquired it and the one it was handed to.
+        More than one process may beat for a claim: the one that acquired it and the one it was handed to. `on_lost` is
+        called in the thread when the claim is found to be lost.
         """
         if self._thread is None:
-            self._thread = Thread(target=self._beat, args=(seconds,), name=f"claim-{self.key[:8]}", daemon=True)
+            name = f"claim-{self.key[:8]}"
+            self._thread = Thread(target=self._beat, args=(seconds, on_lost), name=name, daemon=True)
             self._thread.start()
 
     def stop_heartbeat(self) -> None:
@@ -264,17 +268,19 @@ class Claim:
         self.stop_heartbeat()
         self._objects.delete(heartbeat_path(self.key, self.attempt))
 
-    def _beat(self, seconds: float) -> None:
+    def _beat(self, seconds: float, on_lost: Callable[[ClaimLostError], None]) -> None:
         count, me = 0, uuid.uuid4().hex[:8]
         while not self._stop.is_set():
             try:
                 self.look()
-                if self.lost:
-                    return
+                self.check()
                 count += 1
                 beat = json.dumps({"by": me, "count": count, "at": time.time()})
                 self._objects.put(heartbeat_path(self.key, self.attempt), beat.encode())
                 self.trouble = ""
+            except ClaimLostError as error:
+                on_lost(error)
+                return
             except GenaiCoreError as error:
                 # a missed beat costs at worst the claim, and that is noticed at the commit
                 self.trouble = str(error)

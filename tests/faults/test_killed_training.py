@@ -7,7 +7,7 @@ MLflow history of the stage has one value for every step.
 from __future__ import annotations
 
 import pytest
-from fault_runs import STEPS, Home, await_session_end, checkpoint_steps, kill, moments, steps_to
+from fault_runs import STEPS, Home, await_session_end, checkpoint_steps, kill, moments, steps_to, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -85,4 +85,17 @@ def test_killed_worker(home: Home, unbroken: Home) -> None:
     assert running.output.count("resumed at step") == 3
     assert not host.is_running()
     assert home.manifests()["pretrain"]["told"]["attempt"] == 1
+    check_same(home, unbroken)
+
+
+def test_killed_between_publishing_and_saying_so(home: Home, unbroken: Home) -> None:
+    """The artifact is there, its MLflow run is not finished: the rerun reuses the one and finishes the other."""
+    with home.start("pretraining") as running:
+        running.await_step(1)
+        wait_for("the manifest", lambda: "pretrain" in home.manifests(), every=0.005)
+        running.process.kill()
+        running.await_nothing_left(GONE_WITHIN_SECONDS)
+    print(f"  killed with the stage's MLflow run {[run.info.status for run in home.stage_runs('pretrain')]}")
+    again = home.run("pretraining")
+    assert again.statuses() == {"augment": "reused", "pretrain": "reused"}
     check_same(home, unbroken)

@@ -220,11 +220,13 @@ def test_a_heartbeat_notices_the_takeover(folder: FolderStore) -> None:
     claim = take(folder, owner=dead_owner())
     claim.check()
     take(folder)
-    claim.start_heartbeat(0.05)
+    told: list[ClaimLostError] = []
+    claim.start_heartbeat(0.05, on_lost=told.append)
     for _ in range(100):
-        if claim.lost:
+        if told:
             break
         time.sleep(0.05)
+    assert len(told) == 1
     with pytest.raises(ClaimLostError, match="Attempt 1"):
         claim.check()
     claim.stop_heartbeat()
