@@ -17,6 +17,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import InterruptedRunError
 from genai_core.storage.collect import record_run
+from tasks.figures import figures
 from tasks.outbox import send_waiting
 from tasks.session import OnEvent, Session, StageRow, open_session
 
@@ -64,9 +65,10 @@ class PrefectVoice:
                 self._say_journal(event)
 
     def _say_row(self, row: StageRow) -> None:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in list(row.metrics.items())[:6])
         artifact = f" {row.artifact.label()}" if row.artifact else ""
-        self._logger.info("%s: %s in %.1f s%s %s", row.name, row.status, row.seconds, artifact, figures)
+        self._logger.info(
+            "%s: %s in %.1f s%s  %s", row.name, row.status, row.seconds, artifact, figures(row.metrics, 6)
+        )
         for reason in row.reasons:
             self._logger.info("%s: %s", row.name, reason)
 
@@ -137,16 +139,12 @@ def show_in_prefect(session: Session) -> None:
             "status": row.status,
             "seconds": round(row.seconds, 1),
             "artifact": row.artifact.label() if row.artifact else "",
-            **{name: f"{value:.4g}" for name, value in list(row.metrics.items())[:4]},
+            "figures": figures(row.metrics, 4),
         }
         for row in session.rows
     ]
     if table:
-        columns = sorted(
-            {name for row in table for name in row},
-            key=lambda name: list(table[0]).index(name) if name in table[0] else 99,
-        )
-        create_table_artifact([{name: row.get(name, "") for name in columns} for row in table], key="stages")
+        create_table_artifact(table, key="stages")
     reasons = [f"- **{row.name}**: {reason}" for row in session.rows for reason in row.reasons]
     if session.model is not None:
         head = f"`{session.model['name']}` version {session.model['version']} ({session.model['alias'] or 'no alias'})"

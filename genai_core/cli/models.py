@@ -8,7 +8,7 @@ from rich.text import Text
 
 from genai_core.cli.locate import open_artifacts, split_model
 from genai_core.cli.options import settings_of
-from genai_core.cli.screen import number
+from tasks.figures import number
 
 HIDDEN_TAGS = {"artifact", "metrics"}  # JSON for the platform; shown in words below
 

@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tasks.figures import figures
+
 STATUS_STYLE = {
     "computed": "green",
     "reused": "cyan",
@@ -26,13 +28,6 @@ STATUS_STYLE = {
 }
 PIPED_EVERY_SECONDS = 30.0
 REDRAW_PER_SECOND = 4
-TELLING = (
-    *("documents", "tokens", "pairs", "dropped"),
-    *("raw", "accepted", "acceptance_rate", "samples", "solved_share"),
-    *("eval/open_book/right", "eval/open_book/valid", "eval/text/bits_per_byte", "eval/open_book/answer_loss"),
-    *("eval_bits_per_byte", "eval_loss_nats", "train_loss", "steps"),
-)
-"""Of a stage's many metrics, those worth a place in a narrow table, the most telling first."""
 
 
 def clock(seconds: float) -> str:
@@ -42,24 +37,6 @@ def clock(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-
-
-def number(value: float) -> str:
-    """Return a figure short enough for a table: 12,345 or 2.137."""
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:.4g}"
-
-
-def figures(metrics: Mapping[str, float], most: int = 3) -> str:
-    """Return the figures of a stage that tell most, in one line."""
-    names = [name for name in TELLING if name in metrics] or list(metrics)
-    return "  ".join(f"{short_name(name)} {number(metrics[name])}" for name in names[:most])
-
-
-def short_name(name: str) -> str:
-    """Return a metric's name as people say it: eval/open_book/right -> right."""
-    return name.split("/")[-1].replace("_", " ")
 
 
 class Screen:

@@ -68,7 +68,9 @@ class JobsLauncher:
             self._client.submit_job(
                 entrypoint=f"python -m genai_core.stages run {name}",
                 submission_id=name,
-                runtime_env={"env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}},
+                runtime_env={
+                    "env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}
+                },
                 metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
             )
         read = 0

@@ -70,6 +70,11 @@ class Move:
     """Why nothing moved; '' if it did."""
 
 
+def describe(card: str) -> str:
+    """Return a card without its YAML header, which MLflow's page would show as text."""
+    return card.split("---\n", 2)[2].lstrip() if card.startswith("---\n") and card.count("---\n") >= 2 else card
+
+
 class Registry(Tracker):
     """The registry of one MLflow. Raises the errors of `Connection.call`, and ConfigError for what is not there."""
 
@@ -328,7 +333,7 @@ class Registry(Tracker):
                 source=f"models:/{model_id}",
                 run_id=run_id or None,
                 tags=dict(tags),
-                description=card or None,
+                description=describe(card) or None,
                 model_id=model_id,
             )
             version = str(made.version)
@@ -347,8 +352,8 @@ class Registry(Tracker):
             for name, value in tags.items():
                 if found.tags.get(name) != value:
                     self.client.set_model_version_tag(model_name, version, name, value)
-            if card and card != found.description:
-                self.client.update_model_version(model_name, version, card)
+            if card and describe(card) != found.description:
+                self.client.update_model_version(model_name, version, describe(card))
                 # MLflow keeps the id of the logged model in the source only
                 self._log_card(str(found.source).removeprefix("models:/"), card)
 
