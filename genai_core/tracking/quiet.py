@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from types import ModuleType
 
 SETTINGS = {
@@ -23,11 +24,19 @@ SETTINGS = {
 """Environment of every process that talks to MLflow; also for servers started beside us."""
 
 
+_importing = threading.Lock()
+
+
 def open_mlflow() -> ModuleType:
-    """Return the `mlflow` package, imported with our settings."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import mlflow
+    """Return the `mlflow` package, imported with our settings. Called before anything is imported from it.
+
+    One thread imports, the others wait: shippers, the outbox and the flow itself begin at the same moment, MLflow's
+    modules import each other in circles, and Python lets a circle through between two threads: unfinished modules.
+    """
+    with _importing:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import mlflow
 
     # migrations of a new database are told at INFO, one line each
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -199,6 +199,7 @@ class Registry(Tracker):
 
     def find(self, model_name: str, which: str = CHAMPION) -> ModelVersion | None:
         """Return a version by its alias or number, None if there is none."""
+        open_mlflow()
         from mlflow.exceptions import MlflowException
 
         with self.call(f"read {model_name}@{which}"):
@@ -235,6 +236,7 @@ class Registry(Tracker):
         return f"Versions: {numbers}; aliases: {named}."
 
     def _aliased(self, model_name: str, alias: str) -> str | None:
+        open_mlflow()
         from mlflow.exceptions import MlflowException
 
         with self.call(f"read the aliases of {model_name}"):
@@ -277,6 +279,7 @@ class Registry(Tracker):
         card: str,
     ) -> str:
         """Return the id of the logged model with these contents; one that a crash left is used again or finished."""
+        open_mlflow()
         from mlflow.entities import LoggedModelStatus, Metric
 
         name = re.sub(r"[^\w\-]", "-", model_name)
@@ -307,6 +310,7 @@ class Registry(Tracker):
         return str(model.model_id)
 
     def _link_to_run(self, run_id: str, model_id: str) -> None:
+        open_mlflow()
         from mlflow.entities import LoggedModelOutput
 
         outputs = self.client.get_run(run_id).outputs
@@ -316,6 +320,7 @@ class Registry(Tracker):
     def _create_version(
         self, model_name: str, digest: str, model_id: str, run_id: str, *, tags: Mapping[str, str], card: str
     ) -> str:
+        open_mlflow()
         from mlflow.exceptions import MlflowException
 
         with self.call(f"register {model_name}"):

@@ -20,6 +20,7 @@ from typing import Any
 
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.tracking.connection import Connection
+from genai_core.tracking.quiet import open_mlflow
 from genai_core.tracking.secrets import masked, shown
 
 FLOW_RUN_ID = "genai.flow_run_id"
@@ -81,6 +82,7 @@ class Tracker(Connection):
 
     def run_exists(self, run_id: str) -> bool:
         """Return whether there is such a run, not deleted, here."""
+        open_mlflow()
         from mlflow.exceptions import MlflowException
 
         with self.call(f"read run {run_id}"):
@@ -109,6 +111,7 @@ class Tracker(Connection):
         A param cannot change in MLflow. One that differs from what stands (a path, say, after a resume elsewhere) is
         kept as the tag `changed.<param>`.
         """
+        open_mlflow()
         from mlflow.entities import Param
 
         with self.call("log params"):
@@ -124,6 +127,7 @@ class Tracker(Connection):
 
     def log_inputs(self, run_id: str, inputs: Mapping[str, ArtifactRef]) -> None:
         """Log inputs as MLflow datasets: name@version, digest, where they lie, and their role as context."""
+        open_mlflow()
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         rows = [
@@ -152,6 +156,7 @@ class Tracker(Connection):
 
     def log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
         """Log points of curves: (name, value, milliseconds since 1970, step)."""
+        open_mlflow()
         from mlflow.entities import Metric
 
         rows = [Metric(clean_name(name), value, time_ms, step) for name, value, time_ms, step in points]
@@ -174,6 +179,7 @@ class Tracker(Connection):
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, without the secrets in them."""
+        open_mlflow()
         from mlflow.entities import RunTag
 
         rows = [RunTag(name, value) for name, value in _clean_tags(tags).items()]
