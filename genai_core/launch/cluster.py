@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
 from genai_core.launch.quiet import silence
 
@@ -25,6 +26,7 @@ def connect_ray(address: str = "local") -> None:
         # Ray replaces a loopback address by the machine's own unless it believes that it must stay on this machine, as
         # on a laptop's operating system: nothing of a local Ray shall listen to the network.
         ray_constants.ENABLE_RAY_CLUSTER = False
+        name_our_ray()
         # Two CPUs more than there are: what a worker uses is set by its torch threads, and the logical CPUs that Ray
         # counts must never keep a shard worker waiting for an idle training controller.
         ray.init(
@@ -40,9 +42,24 @@ def connect_ray(address: str = "local") -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
+def name_our_ray() -> None:
+    """Give the Ray that is about to start a port, and tell it to all its processes.
+
+    Ray Train's helpers look for "the" Ray of a machine. With two of them they may ask the other one for their training
+    controller, do not find it there, and end the training ("placement group was removed").
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+
+
 def disconnect_ray() -> None:
     """Leave the cluster; a local one stops."""
     import ray
 
     if ray.is_initialized():
         ray.shutdown()
+        if os.environ.pop("RAY_GCS_SERVER_PORT", ""):
+            os.environ.pop("RAY_ADDRESS", None)
