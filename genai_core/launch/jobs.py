@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 PENDING_DEADLINE_SECONDS = 600.0
+SUBMIT_DEADLINE_SECONDS = 60.0
 EVENT_MARK = "GENAI-EVENT "
 """Lines of the job's log that are meant for us begin with this."""
 
@@ -64,15 +65,7 @@ class JobsLauncher:
         objects = open_store(job.storage_uri, self._settings, probe=False)
         message = {"job": job.model_dump(mode="json"), "claim": claim.to_json()}
         objects.put(f"jobs/{name}.json", json.dumps(message).encode())
-        if self._status(name) is None:
-            self._client.submit_job(
-                entrypoint=f"python -m genai_core.stages run {name}",
-                submission_id=name,
-                runtime_env={
-                    "env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}
-                },
-                metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
-            )
+        self._submit(name, job)
         read = 0
         submitted = time.monotonic()
         try:
@@ -97,6 +90,24 @@ class JobsLauncher:
         if "message" in result:
             raise getattr(errors, result["kind"], StageFailedError)(result["message"])
         return result
+
+    def _submit(self, name: str, job: StageJob) -> None:
+        """Submit the job unless it is there. A head that has just started has no agent yet: it is asked again."""
+        deadline = time.monotonic() + SUBMIT_DEADLINE_SECONDS
+        while self._status(name) is None:
+            try:
+                self._client.submit_job(
+                    entrypoint=f"python -m genai_core.stages run {name}",
+                    submission_id=name,
+                    runtime_env={
+                        "env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}
+                    },
+                    metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
+                )
+            except (RuntimeError, ConnectionError) as error:
+                if time.monotonic() > deadline:
+                    raise TransientError(f"The Ray job server at {self._address} takes no job: {error}") from error
+                time.sleep(2 * POLL_SECONDS)
 
     def _status(self, name: str) -> Any:
         try:

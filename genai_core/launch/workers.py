@@ -126,6 +126,8 @@ class RayWorkers:
             trainer = TorchTrainer(run_on_worker, torch_config=TorchConfig(backend=backend, timeout_s=300), **common)
         try:
             trainer.fit()
+        except rt.ControllerError as error:  # no group could be started, or Ray itself failed: not the training's fault
+            raise TransientError(f"Ray could not run the training group: {first_line(error)}") from error
         except rt.TrainingFailedError as error:
             raise StageFailedError(f"Training failed on its workers: {first_line(error)}") from error
         except RayActorError as error:

@@ -19,7 +19,7 @@ from genai_core.config.training import TrainingConfig
 TRAINING_SHARE = 1.2
 """Of the measured float32 product; bfloat16 pushes it above 1, attention and the optimizer push it down."""
 
-GENERATION_SHARE = 0.25
+GENERATION_SHARE = 0.6
 TRAINING_START_SECONDS = 8.0
 OTHER_START_SECONDS = 2.0
 PREPARATION_SECONDS = 45.0

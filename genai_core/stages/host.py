@@ -135,8 +135,10 @@ class Host:
                 )
                 self.emit({"type": "done", **outcome})
             except GenaiCoreError as error:
+                traceback.print_exc()  # the log beside the home keeps what the message leaves out
                 self.emit({"type": "error", "kind": type(error).__name__, "message": str(error)})
             except Exception as error:
+                traceback.print_exc()
                 self.emit(
                     {
                         "type": "error",

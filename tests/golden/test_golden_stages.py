@@ -48,7 +48,23 @@ RECORD = Path(__file__).with_name("stages.json")
 SAMPLED = {"synthesize", "sample-corrections", "measure-correction", "measure-generation"}
 """Stages whose figures hang on sampled tokens: only what sampling cannot move is recorded of them."""
 
-WORDS = "river stone cloud house garden winter letter silver window morning paper bridge summer candle forest".split()
+WORDS = [
+    "river",
+    "stone",
+    "cloud",
+    "house",
+    "garden",
+    "winter",
+    "letter",
+    "silver",
+    "window",
+    "morning",
+    "paper",
+    "bridge",
+    "summer",
+    "candle",
+    "forest",
+]
 EVALUATION = EvaluationConfig(max_documents=8, max_prompts=6, max_new_tokens=6, bootstrap_draws=50)
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=6)
 COMPUTE = ComputeConfig(
