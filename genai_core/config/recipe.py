@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from genai_core.config.base import Config, NonNegativeInt
+from genai_core.config.base import Config, Fraction, NonNegativeInt
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
@@ -45,6 +45,9 @@ class Recipe(Config):
         default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)),
         description="Learning to follow instructions.",
     )
+    replay_share: Fraction = Field(
+        default=0.3, description="Share of rows in every tuning that are the corpus's own text, against forgetting it."
+    )
     recursion: RecursionConfig = Field(default=RecursionConfig(), description="Recursive synthetic data.")
     correction: CorrectionConfig = Field(default=CorrectionConfig(), description="Self-correction.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="What is measured.")
@@ -70,6 +73,18 @@ class Recipe(Config):
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
                 "of the packed rows. Set both to the same value."
             )
+        for place, training in (
+            ("finetuning", self.finetuning),
+            ("recursion.training", self.recursion.training),
+            ("correction.training", self.correction.training),
+        ):
+            if self.replay_share and training.seq_len != self.data.seq_len:
+                raise ValueError(
+                    f"{place}.seq_len={training.seq_len} differs from data.seq_len={self.data.seq_len}, but rows of both are "
+                    f"mixed (replay_share={self.replay_share:g}). Set both to the same value, or replay_share to 0."
+                )
+            if self.replay_share >= 1.0:
+                raise ValueError("replay_share=1 leaves no instructions to learn from. Set it below 1.")
         if isinstance(self.base, ScratchBase):
             for place, seq_len in (
                 ("data", self.data.seq_len),

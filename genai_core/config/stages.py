@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genai_core.config.base import Config, Fraction, NonNegativeInt, PositiveInt
+from genai_core.config.base import Config, Fraction, LeftOutWhile, NonNegativeInt, PositiveInt
 from genai_core.config.data import AugmentationConfig
 from genai_core.config.generation import SamplingConfig
 from genai_core.config.lifecycle import EvaluationConfig, GuardConfig, SynthesisConfig
@@ -36,6 +36,9 @@ class TuneStage(Config):
 
     training: TrainingConfig
     min_real_share: Fraction = Field(default=0.0, description="Least share of trained tokens that come from `corpus`.")
+    replay_share: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
+        default=0.0, description="Share of rows that are the corpus's own text, against forgetting it."
+    )
 
 
 class SynthesizeStage(Config):

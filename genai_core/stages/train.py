@@ -33,6 +33,8 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
 
 def tune(config: TuneStage, context: StageContext) -> StageResult:
     """Train a model on instruction pairs: the corpus's own, and those of the inputs `extra-1`, `extra-2`, ..."""
+    from genai_core.data.packing import PackedRows
+    from genai_core.data.replay import write_with_replay
     from genai_core.data.tokenizer import load_tokenizer
     from genai_core.data.tuning_rows import build_tuning_rows
 
@@ -50,7 +52,11 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         config.min_real_share,
         training.seed,
     )
-    rows_file = _rewrite(rows, context, "rows/train.arrow")
+    rows_file = context.workspace.path / "rows" / "train.arrow"
+    text = PackedRows.open(corpus / "packed" / "train.arrow")
+    draft = rows_file.with_suffix(".part")
+    replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
+    draft.rename(rows_file)
     held_out_pairs = read_pairs(corpus / "pairs" / "heldout.parquet")
     held_out_file: Path | None = None
     if held_out_pairs:
@@ -64,7 +70,8 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         training, context, rows=rows_file, held_out=held_out_file, start={"model": str(context.inputs["model"])}
     )
     shares = {
-        "train_rows": float(stats["rows"]),
+        "train_rows": float(stats["rows"] + replayed),
+        "replayed_rows": float(replayed),
         "real_share": float(stats["real_share"]),
         "real_examples": float(stats["examples"]["real"]),
         "extra_examples": float(stats["examples"]["extra"]),
