@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, StorageError, TransientError
+from genai_core.tracking.database import make_database
 from genai_core.tracking.quiet import open_mlflow
 from genai_core.tracking.secrets import shown
 
@@ -59,6 +60,8 @@ class Connection:
 
         _check_address(self.uri)
         with self.call("connect"):
+            if self.uri.startswith("sqlite:"):
+                make_database(_sqlite_path(self.uri), _beside(self.uri))
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @functools.cached_property
