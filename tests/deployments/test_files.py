@@ -65,3 +65,9 @@ def test_pins_in_pyproject_agree_with_the_constraints() -> None:
         assert bare in pins, f"{bare} has no pin"
         if version:
             assert pins[bare] == version
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """Without packages, pytest refuses the second of two modules of one name, and with it the whole suite."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
