@@ -11,7 +11,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.config.stages import VerifyStage
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from tasks.session import Session, StageRow, Stopwatch, current_session
-from tasks.stage import RETRY, run_stage
+from tasks.stage import RETRY, hold, run_stage
 
 if TYPE_CHECKING:
     from genai_core.evaluation.compare import Report
@@ -47,7 +47,6 @@ def promote(
     """Judge the sealed reports, register the candidate, and make it champion if the gate passes."""
     from genai_core.evaluation.compare import Report
     from genai_core.evaluation.gates import judge
-    from genai_core.tracking.registry import Registry
 
     session = current_session()
     watch = Stopwatch()
@@ -65,6 +64,22 @@ def promote(
         draws=recipe.evaluation.bootstrap_draws,
         seed=recipe.evaluation.seed,
     )
+    # of two runs with one candidate the second finds what the first has registered, and registers nothing beside it
+    with hold(session, "promote", {"model": recipe.promotion.model_name, "candidate": candidate.digest}):
+        return register(session, candidate, reports, verdict, recipe, watch)
+
+
+def register(
+    session: Session,
+    candidate: ArtifactRef,
+    reports: dict[str, Report],
+    verdict: Verdict,
+    recipe: Recipe,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Register a judged candidate, move the alias if the gate passed; return the model as the report shows it."""
+    from genai_core.tracking.registry import Registry
+
     registry = Registry(session.settings.tracking_uri)
     name = recipe.promotion.model_name
     before = registry.champion(name)

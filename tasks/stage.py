@@ -8,18 +8,19 @@ else                       -> claim, dispatch the job, return what it published,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect.context import TaskRunContext
 
 from genai_core.config.base import Config
-from genai_core.errors import ClaimLostError, InterruptedRunError, TransientError
+from genai_core.errors import ClaimLostError, IntegrityError, InterruptedRunError, TransientError
 from genai_core.stages.contract import StageJob
 from genai_core.stages.registry import STAGES, Stage
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.claims import Claim, acquire
-from genai_core.storage.digest import stage_key
+from genai_core.storage.digest import digest_json, stage_key
 from tasks.outbox import settle_reused
 from tasks.session import Session, StageRow, Stopwatch, current_session
 
@@ -54,17 +55,19 @@ def run_stage(
     title = title or stage
     key = stage_key(stage, spec.version, config, inputs)
     watch = Stopwatch()
-    if {stage, title} & session.refresh and not session.planning:
+    refreshed = bool({stage, title} & session.refresh)
+    if refreshed and not session.planning:
         session.refresh -= {title}
         session.store.discard(key, reason=f"--refresh {title}")
-        found = None
-    else:
-        found = session.store.find(key)
+    found = None if refreshed else session.store.find(key)
     if found is not None:
         return _reuse(session, title, found, watch)
     if session.planning:
         session.add(StageRow(title, "compute"))
-        return ArtifactRef(kind=spec.kind, name=name, version="", digest=UNKNOWN_DIGEST, uri="")
+        if refreshed:
+            with suppress(IntegrityError):  # that it is damaged is why it is made again
+                found = session.store.find(key, verify=False)
+        return found or ArtifactRef(kind=spec.kind, name=name, version="", digest=UNKNOWN_DIGEST, uri="")
     session.on_event({"type": "stage", "title": title})
     claim = acquire(
         session.store.objects,
@@ -80,6 +83,25 @@ def run_stage(
         assert found is not None, f"claim of {key} says published, but there is no manifest"
         return _reuse(session, title, found, watch)
     return _compute(session, spec, title, name, config, inputs, claim, watch)
+
+
+@contextmanager
+def hold(session: Session, title: str, what: Any) -> Iterator[None]:
+    """Hold a claim on something that is done in place and publishes nothing; a second run waits for its turn."""
+    claim = acquire(
+        session.store.objects,
+        digest_json(what),
+        session.owner(),
+        stale_seconds=session.settings.stale_claim_seconds,
+        on_wait=lambda holder: session.on_event({"type": "waiting", "title": title, "holder": holder}),
+        should_stop=session.should_stop,
+    )
+    assert isinstance(claim, Claim), f"something was published for {title}"
+    claim.start_heartbeat(session.settings.heartbeat_seconds)
+    try:
+        yield
+    finally:
+        claim.release("done")
 
 
 def _reuse(session: Session, title: str, ref: ArtifactRef, watch: Stopwatch) -> ArtifactRef:
