@@ -45,7 +45,22 @@ class AdamW(Config):
     weight_decay: NonNegativeFloat = Field(default=0.1, description="Decoupled decay of matrices.")
 
 
-Optimizer = Annotated[AdamW, Field()]
+class Muon(Config):
+    """Muon for the matrices of the layers (Jordan et al. 2024), AdamW for embeddings, head and vectors."""
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: PositiveFloat = Field(default=0.02, description="Peak learning rate of the layers' matrices.")
+    adamw_learning_rate: PositiveFloat = Field(
+        default=2e-3, description="Peak learning rate of embeddings, head and vectors."
+    )
+    momentum: Fraction = Field(default=0.95, description="Decay of the matrices' momentum (Nesterov).")
+    beta1: Fraction = Field(default=0.9, description="AdamW's decay of the first moment.")
+    beta2: Fraction = Field(default=0.95, description="AdamW's decay of the second moment.")
+    eps: PositiveFloat = Field(default=1e-8, description="Added to the root of AdamW's second moment.")
+    weight_decay: NonNegativeFloat = Field(default=0.1, description="Decoupled decay of the layers' matrices.")
+
+
+Optimizer = Annotated[AdamW | Muon, Field(discriminator="kind")]
 
 
 class Wsd(Config):

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000025/
         model.safetensors        what is trained
-        optimizer.safetensors    moments and step counts of AdamW
+        optimizer.safetensors    momenta, moments and step counts
         rng.safetensors          torch's generator
         state.json               step, tokens seen, skipped steps, roll-backs, spike detector
         manifest.json            size and sha256 of each

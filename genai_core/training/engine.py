@@ -30,11 +30,12 @@ from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
 from genai_core.training.diagnosis import describe_divergence, largest_gradients, worst_rows
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
+from genai_core.training.optimizers import make_optimizers
 from genai_core.training.parallel import Group
 from genai_core.training.rows import Rows, to_device
 from genai_core.training.schedules import rate_share
 from genai_core.training.spikes import SpikeDetector
-from genai_core.training.state import Counters, blank_tensors, make_optimizer, read_tensors, write_tensors
+from genai_core.training.state import Counters, blank_tensors, read_tensors, write_tensors
 from genai_core.training.step import Precision, StepFigures, accumulate_gradients, noise_seed
 
 CURVE_ROWS = 64
@@ -138,7 +139,7 @@ class Engine:
         self._micro_batch_rows = micro_batch_rows
         self._held_out = held_out
         self._should_stop = should_stop
-        self._optimizer = make_optimizer(model, config.optimizer)
+        self._optimizers = make_optimizers(model, config.optimizer)
         self._detector = SpikeDetector(config.spikes)
         self._counters = Counters()
         self._attempt_tokens = 0
@@ -200,15 +201,13 @@ class Engine:
         figures = self._descend(self._objectives, batches, seeds)
         norm = self._gradient_norm()
         grad_norm = float(norm)
-        rate = config.optimizer.learning_rate * rate_share(config.schedule, step, config.steps)
+        share = rate_share(config.schedule, step, config.steps)
         reason = self._detector.judge(figures.loss, grad_norm)
         if reason:
             self._skip(reason, figures, indices, grad_norm)
         else:
             torch.nn.utils.clip_grads_with_norm_(self._model.parameters(), config.max_grad_norm, norm)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.step()
+            self._optimizers.step(share)
             self._detector.accept(grad_norm)
             self._counters.skipped_in_a_row = 0
             self._counters.note_loss(figures.loss)
@@ -218,10 +217,10 @@ class Engine:
         seconds = time.monotonic() - started
         self._attempt_tokens += tokens
         self._attempt_seconds += seconds
-        self._tell(figures, grad_norm, rate, tokens / seconds)
+        self._tell(figures, grad_norm, config.optimizer.learning_rate * share, tokens / seconds)
 
     def _descend(self, objectives: Sequence[Weighted], batches: Sequence[Batch], seeds: Sequence[int]) -> StepFigures:
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizers.zero_grad()
         return accumulate_gradients(
             self._model, objectives, batches, group=self._group, precision=self._precision, seeds=seeds
         )
@@ -316,10 +315,10 @@ class Engine:
                 for part, content in checkpoint.tensors.items()
             }
         else:
-            tensors = blank_tensors(self._model, moments=told["moments"])
+            tensors = blank_tensors(self._model, self._optimizers, moments=told["moments"])
         for part in ("model", "optimizer"):
             self._group.broadcast_([tensors[part][name] for name in sorted(tensors[part])])
-        write_tensors(self._model, self._optimizer, tensors)
+        write_tensors(self._model, self._optimizers, tensors)
         self._detector.restore(told["state"]["grad_norms"])
         state: dict[str, Any] = told["state"]
         return state
@@ -328,7 +327,7 @@ class Engine:
         """Write a checkpoint, but never in the middle of skipped steps: what it holds may be the reason for them."""
         if self._group.leads and not self._counters.skipped_in_a_row:
             state = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
-            self._checkpoints.save(self._counters.step, read_tensors(self._model, self._optimizer), state)
+            self._checkpoints.save(self._counters.step, read_tensors(self._model, self._optimizers), state)
 
     def _stop(self) -> None:
         self._save()

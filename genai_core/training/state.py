@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genai_core.config.training import AdamW
+from genai_core.training.optimizers import Optimizers
 
 RECENT_STEPS = 10
 
@@ -43,28 +43,13 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def make_optimizer(model: nn.Module, config: AdamW) -> torch.optim.AdamW:
-    """Return fused AdamW; matrices decay, vectors (norms, biases, DoRA magnitudes) do not."""
-    parameters = list(trained_parameters(model).values())
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": chosen, "weight_decay": decay}
-        for chosen, decay in ((matrices, config.weight_decay), (vectors, 0.0))
-        if chosen
-    ]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
-
-
-def read_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+def read_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, dict[str, Tensor]]:
     """Return weights, moments and random state by file and name; views, not copies."""
     parameters = trained_parameters(model)
     moments = {
         f"{name}/{key}": value
         for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
+        for key, value in optimizers.state_of(parameter).items()
     }
     return {
         "model": {name: parameter.detach() for name, parameter in parameters.items()},
@@ -74,9 +59,7 @@ def read_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 @torch.no_grad()
-def write_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def write_tensors(model: nn.Module, optimizers: Optimizers, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Put weights, moments and random state back as `read_tensors` found them.
 
     Raises:
@@ -85,24 +68,23 @@ def write_tensors(
     parameters = trained_parameters(model)
     if set(parameters) != set(tensors["model"]):
         raise KeyError(f"weights of other names: {sorted(set(parameters) ^ set(tensors['model']))[:4]}")
-    optimizer.state.clear()
+    optimizers.forget()
     for name, parameter in parameters.items():
         parameter.copy_(tensors["model"][name])
     for full, value in tensors["optimizer"].items():
         name, _, key = full.rpartition("/")
         parameter = parameters[name]
         # the step count stays where fused AdamW keeps it: beside its parameter, float32
-        optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        optimizers.state_of(parameter)[key] = value.to(parameter.device, copy=True)
     torch.set_rng_state(tensors["rng"]["torch"])
 
 
-def blank_tensors(model: nn.Module, *, moments: bool) -> dict[str, dict[str, Tensor]]:
+def blank_tensors(model: nn.Module, optimizers: Optimizers, *, moments: bool) -> dict[str, dict[str, Tensor]]:
     """Return tensors of the shapes that `read_tensors` gives, for a rank that is about to be told their values."""
     parameters = trained_parameters(model)
     blank = {"model": {name: torch.empty_like(parameter) for name, parameter in parameters.items()}, "optimizer": {}}
     if moments:
         for name, parameter in parameters.items():
-            blank["optimizer"][f"{name}/step"] = torch.zeros((), device=parameter.device)
-            blank["optimizer"][f"{name}/exp_avg"] = torch.empty_like(parameter)
-            blank["optimizer"][f"{name}/exp_avg_sq"] = torch.empty_like(parameter)
+            for key, value in optimizers.blank_state(parameter).items():
+                blank["optimizer"][f"{name}/{key}"] = value
     return {**blank, "rng": {"torch": torch.get_rng_state()}}
