@@ -18,5 +18,5 @@ def pretrain(sources: Sources, corpus: ArtifactRef, recipe: Recipe) -> ArtifactR
     inputs = {"corpus": corpus}
     if sources.base is not None:
         inputs["base"] = sources.base
-    config = PretrainStage(base=recipe.base, training=recipe.pretraining)
+    config = PretrainStage(base=recipe.base, training=recipe.pretraining, repeat_share=recipe.repeat_share)
     return run_stage("pretrain", config, inputs, name=f"{recipe.name}-base")

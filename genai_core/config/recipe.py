@@ -41,6 +41,11 @@ class Recipe(Config):
     )
     base: Base = Field(default=ScratchBase(), description="The model that training starts from.")
     pretraining: TrainingConfig = Field(default=TrainingConfig(), description="Learning the domain's text.")
+    repeat_share: Fraction = Field(
+        default=0.0,
+        description="Share of rows in pre-training in which short passages stand twice: a small model from scratch learns to "
+        "copy from its context by them.",
+    )
     finetuning: TrainingConfig = Field(
         default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)),
         description="Learning to follow instructions.",
@@ -83,6 +88,8 @@ class Recipe(Config):
                     f"{place}.seq_len={training.seq_len} differs from data.seq_len={self.data.seq_len}, but rows of both are "
                     f"mixed (replay_share={self.replay_share:g}). Set both to the same value, or replay_share to 0."
                 )
+            if self.repeat_share >= 1.0:
+                raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
             if self.replay_share >= 1.0:
                 raise ValueError("replay_share=1 leaves no instructions to learn from. Set it below 1.")
         if isinstance(self.base, ScratchBase):

@@ -25,6 +25,9 @@ class PretrainStage(Config):
 
     base: Base
     training: TrainingConfig
+    repeat_share: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
+        default=0.0, description="Share of rows in which short passages stand twice, for learning to copy."
+    )
 
 
 class TuneStage(Config):

@@ -21,14 +21,25 @@ from genai_core.storage.artifact import ArtifactRef
 
 def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
     """Train a base model on the packed rows of the corpus."""
+    from genai_core.data.packing import PackedRows
+    from genai_core.data.repeats import write_with_repeats
+
     corpus = context.inputs["corpus"]
-    return _train(
+    rows, shares = corpus / "packed" / "train.arrow", {}
+    if config.repeat_share:
+        text, rows = PackedRows.open(rows), context.workspace.path / "rows" / "train.arrow"
+        draft = rows.with_suffix(".part")
+        repeated = write_with_repeats(text, config.repeat_share, config.training.seed, draft)
+        draft.rename(rows)
+        shares = {"train_rows": float(len(text) + repeated), "repeated_rows": float(repeated)}
+    result = _train(
         config.training,
         context,
-        rows=corpus / "packed" / "train.arrow",
+        rows=rows,
         held_out=corpus / "packed" / "heldout.arrow",
         start={"base": config.base.model_dump(mode="json"), "base_ref": _dump(context.refs.get("base"))},
     )
+    return StageResult(metrics={**result.metrics, **shares}, told=result.told)
 
 
 def tune(config: TuneStage, context: StageContext) -> StageResult:
