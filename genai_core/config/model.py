@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genai_core.config.base import Config, Location, NonNegativeInt, PositiveInt
+from genai_core.config.base import Config, LeftOutWhile, Location, NonNegativeInt, PositiveInt
 
 
 class ScratchBase(Config):
@@ -23,6 +23,11 @@ class ScratchBase(Config):
         default=1024, description="Longest sequence the model will be used with, in tokens."
     )
     tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
+    init: Annotated[Literal["normal", "mimetic"], LeftOutWhile("normal")] = Field(
+        default="normal",
+        description="Initial weights: 'normal' as transformers draws them; 'mimetic': attention that already matches and "
+        "copies tokens, so that a small model learns sooner to answer from its prompt.",
+    )
     seed: NonNegativeInt = Field(default=0, description="Seed of the initial weights.")
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ import torch
 from genai_core.config.model import Base, FolderBase, GgufBase, HubBase, ScratchBase
 from genai_core.data.templates import attach_default_template, end_token_ids
 from genai_core.errors import ModelError
+from genai_core.models.mimetic import imitate_attention
 from genai_core.models.resolve import HUB_SCHEME
 from genai_core.storage.artifact import ArtifactRef
 
@@ -45,6 +46,8 @@ def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
         model = LlamaForCausalLM(config)
+        if base.init == "mimetic":
+            imitate_attention(model)
     set_stop_tokens(model, tokenizer)
     return model
 
