@@ -40,12 +40,13 @@ def write_with_repeats(text: PackedRows, share: float, seed: int, path: Path) ->
     if share >= 1.0:
         raise ConfigError(f"repeat_share={share:g} leaves no text to learn from. Set it below 1.")
     wanted = round(len(text) * share / (1.0 - share))
-    examples, tokens = [], 0
+    examples: list[tuple[list[int], list[int]]] = []
+    tokens = 0
     for index in permute_epoch(seed, 0, len(text)):
         if tokens >= wanted * text.seq_len:
             break
         for passage in _passages(text.take([int(index)])[0], text.seq_len):
-            twice = np.concatenate([passage, passage])
+            twice = [*passage.tolist(), *passage.tolist()]
             examples.append((twice, [0] + [1] * (len(twice) - 1)))
             tokens += len(twice)
     repeats = list(pack_examples(examples, text.seq_len))[:wanted] if examples else []

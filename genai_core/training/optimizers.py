@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.config.training import AdamW, Muon, Optimizer
+from genai_core.training.muon import BatchedMuon
 
 
 class Optimizers:
@@ -79,7 +80,7 @@ def make_optimizers(model: nn.Module, config: Optimizer) -> Optimizers:
                 parts.append(_adamw(others, config.adamw_learning_rate, config))
             if hidden:
                 parts.append(
-                    torch.optim.Muon(
+                    BatchedMuon(
                         hidden, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
                     )
                 )

@@ -9,6 +9,7 @@ from genai_core.config.model import LoraAdapter
 from genai_core.config.training import AdamW, Muon
 from genai_core.errors import InterruptedRunError
 from genai_core.models.adapters import add_adapter
+from genai_core.training.muon import BatchedMuon
 from genai_core.training.optimizers import make_optimizers
 from tests.training.small_run import MemoryLog, run_small, small_config, small_model, weights
 
@@ -42,6 +43,27 @@ def test_a_step_of_muon_moves_every_singular_direction_alike():
     assert values.max() < 1.3 and values.min() > 0.5  # five steps of the quintic leave 0.7 - 1.2
     left, _, right = torch.linalg.svd(matrix.grad, full_matrices=False)
     assert (moved * (left @ right)).sum() / len(values) > 0.85  # and it is the nearest one, U V^T
+
+
+def test_ten_steps_are_those_of_torch_up_to_the_rounding_of_bfloat16():
+    ours, theirs = small_model(dtype=torch.float32), small_model(dtype=torch.float32)
+    start = weights(ours)
+    chosen = [[p for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2] for model in (ours, theirs)]
+    optimizers = [
+        BatchedMuon(chosen[0], lr=0.02, momentum=0.95, weight_decay=0.1),
+        torch.optim.Muon(chosen[1], lr=0.02, momentum=0.95, weight_decay=0.1),
+    ]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        for one, other in zip(*chosen, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, value in weights(ours).items():
+        if ".layers." in name and value.ndim == 2:
+            way = (weights(theirs)[name] - start[name]).norm()
+            assert (value - weights(theirs)[name]).norm() / way < 0.02, name
 
 
 def test_embeddings_and_vectors_follow_adamw():
