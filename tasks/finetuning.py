@@ -26,5 +26,10 @@ def tune(
 ) -> ArtifactRef:
     """Train `model` on the corpus's pairs and the extra ones, accumulated; a retry resumes from the last checkpoint."""
     inputs = {"model": model, "corpus": corpus, **{f"extra-{n}": ref for n, ref in enumerate(extra, 1)}}
-    config = TuneStage(training=training, min_real_share=min_real_share, replay_share=recipe.replay_share)
+    config = TuneStage(
+        training=training,
+        min_real_share=min_real_share,
+        replay_share=recipe.replay_share,
+        repeat_share=recipe.repeat_share,
+    )
     return run_stage("tune", config, inputs, name=f"{recipe.name}-{title}", title=title)

@@ -43,8 +43,8 @@ class Recipe(Config):
     pretraining: TrainingConfig = Field(default=TrainingConfig(), description="Learning the domain's text.")
     repeat_share: Fraction = Field(
         default=0.0,
-        description="Share of rows in pre-training in which short passages stand twice: a small model from scratch learns to "
-        "copy from its context by them.",
+        description="Share of the rows of text, in pre-training and replay, in which short passages stand twice: a small "
+        "model from scratch learns to copy from its context by them.",
     )
     finetuning: TrainingConfig = Field(
         default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)),

@@ -42,6 +42,9 @@ class TuneStage(Config):
     replay_share: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
         default=0.0, description="Share of rows that are the corpus's own text, against forgetting it."
     )
+    repeat_share: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
+        default=0.0, description="Share of the replayed rows in which short passages stand twice."
+    )
 
 
 class SynthesizeStage(Config):

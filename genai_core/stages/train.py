@@ -21,17 +21,8 @@ from genai_core.storage.artifact import ArtifactRef
 
 def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
     """Train a base model on the packed rows of the corpus."""
-    from genai_core.data.packing import PackedRows
-    from genai_core.data.repeats import write_with_repeats
-
     corpus = context.inputs["corpus"]
-    rows, shares = corpus / "packed" / "train.arrow", {}
-    if config.repeat_share:
-        text, rows = PackedRows.open(rows), context.workspace.path / "rows" / "train.arrow"
-        draft = rows.with_suffix(".part")
-        repeated = write_with_repeats(text, config.repeat_share, config.training.seed, draft)
-        draft.rename(rows)
-        shares = {"train_rows": float(len(text) + repeated), "repeated_rows": float(repeated)}
+    rows, shares = _text_rows(config, context)
     result = _train(
         config.training,
         context,
@@ -64,7 +55,7 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         training.seed,
     )
     rows_file = context.workspace.path / "rows" / "train.arrow"
-    text = PackedRows.open(corpus / "packed" / "train.arrow")
+    text = PackedRows.open(_text_rows(config, context)[0])
     draft = rows_file.with_suffix(".part")
     replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
     draft.rename(rows_file)
@@ -88,6 +79,21 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         "extra_examples": float(stats["examples"]["extra"]),
     }
     return StageResult(metrics={**result.metrics, **shares}, told={**result.told, "rows": stats})
+
+
+def _text_rows(config: PretrainStage | TuneStage, context: StageContext) -> tuple[Path, dict[str, float]]:
+    """Return the file of the corpus's packed rows, with repeated passages among them where asked, and the counts."""
+    packed = context.inputs["corpus"] / "packed" / "train.arrow"
+    if not config.repeat_share:
+        return packed, {}
+    from genai_core.data.packing import PackedRows
+    from genai_core.data.repeats import write_with_repeats
+
+    text, target = PackedRows.open(packed), context.workspace.path / "rows" / "text.arrow"
+    draft = target.with_suffix(".part")
+    repeated = write_with_repeats(text, config.repeat_share, config.training.seed, draft)
+    draft.rename(target)
+    return target, {"train_rows": float(len(text) + repeated), "repeated_rows": float(repeated)}
 
 
 def _train(

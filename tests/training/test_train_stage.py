@@ -12,6 +12,7 @@ from genai_core.config.model import LoraAdapter, ScratchBase
 from genai_core.config.stages import PretrainStage, TuneStage
 from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.documents import Pair, write_pairs
+from genai_core.data.packing import PackedRows
 from genai_core.errors import ConfigError
 from genai_core.launch.inline import InlineWorkers
 from genai_core.stages.contract import StageContext, StageJob
@@ -112,6 +113,20 @@ def test_tuning_learns_answers_and_gives_the_same_bytes_twice(corpus, base, tmp_
     assert result.metrics["real_examples"] == 20
     assert result.metrics["eval_tokens"] > 0
     assert result.told["rows"]["dropped"]["extra"]["over_share"] > 0
+
+
+def test_repeated_passages_reach_pretraining_and_the_replay_of_a_tuning(corpus, base, tmp_path):
+    pretrained, _ = run(
+        tmp_path / "a", "pretrain", PretrainStage(base=BASE, training=TRAINING, repeat_share=0.25), {"corpus": corpus}
+    )
+    assert pretrained.metrics["repeated_rows"] == pytest.approx(0.25 * pretrained.metrics["train_rows"], abs=1)
+    assert pretrained.metrics["train_loss"] != base[0].metrics["train_loss"]
+    config = TuneStage(training=TRAINING, replay_share=0.5, repeat_share=0.25)
+    tuned, _ = run(tmp_path / "b", "tune", config, {"corpus": corpus, "model": base[1]})
+    assert tuned.metrics["replayed_rows"] > 0
+    [mixed] = (tmp_path / "b").rglob("rows/train.arrow")
+    halves = [row.input_ids[: row.seq_lengths[0]] for row in PackedRows.open(mixed)]
+    assert any(len(ids) > 8 and ids[: len(ids) // 2].tolist() == ids[len(ids) // 2 :].tolist() for ids in halves)
 
 
 def test_more_workers_than_rows_are_refused_before_anything_starts(corpus, tmp_path):
