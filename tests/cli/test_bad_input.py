@@ -6,6 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +167,162 @@ def test_an_unknown_model(genai: Any, tmp_path: Path) -> None:
     told = genai("chat", "nobody", "-m", "hello")
     assert told.code == 2
     assert "nobody" in told.err
+
+
+def test_a_tokenizer_with_more_entries_than_the_model_has_embeddings(genai: Any, tmp_path: Path) -> None:
+    from genai_core.config.model import ScratchBase
+    from genai_core.data.tokenizer import train_tokenizer
+    from genai_core.models.load import init_scratch
+
+    tokenizer = train_tokenizer(["some words of a small vocabulary, some of them twice: naïve " * 20], 330, 64)
+    model = init_scratch(ScratchBase(n_layers=1, d_model=32, n_heads=2, n_kv_heads=1, d_ff=48), tokenizer)
+    model.resize_token_embeddings(len(tokenizer) - 30)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("some words\n" * 100)
+    source = {"kind": "text", "path": str(tmp_path / "text.txt")}
+    base = {"kind": "folder", "path": str(tmp_path / "model")}
+    path = recipe(tmp_path, {"source": source, "tokenizer": {"kind": "base"}}, base=base)
+    entries, rows = len(tokenizer), len(tokenizer) - 30
+    told = genai("run", path)
+    refused(told, tmp_path, f"{tmp_path / 'model'}: the tokenizer has {entries} entries, but the model only {rows}")
+    assert "use a folder with the tokenizer that the model was trained with" in told.err
+
+
+BUCKET, SECRET = "genai-bad-input", "HUSH-HUSH"
+NAMES = {"region_name": "us-east-1", "aws_access_key_id": "a", "aws_secret_access_key": "b"}
+Reach = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """An S3 and IAM server on loopback with one bucket; a client of it is what is given."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client("s3", endpoint_url=address, **NAMES)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    server.stop()
+
+
+@pytest.fixture
+def reach(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reach:
+    """Let `genai` talk to the server with these keys, and with no others that this machine may have."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GENAI_S3_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("GENAI_S3_ENDPOINT_URL", s3.meta.endpoint_url)
+
+    def use(access: str, secret: str) -> None:
+        monkeypatch.setenv("GENAI_S3_ACCESS_KEY", access)
+        monkeypatch.setenv("GENAI_S3_SECRET_KEY", secret)
+
+    return use
+
+
+@contextmanager
+def looking_at_keys(s3: Any) -> Iterator[tuple[str, str]]:
+    """Let the server look at keys; give access and secret key of a user who may do nothing."""
+    import boto3
+
+    address = s3.meta.endpoint_url
+
+    def look_after(requests: str) -> None:
+        told = urllib.request.Request(
+            f"{address}/moto-api/reset-auth", requests.encode(), {"Content-Type": "text/plain"}
+        )
+        urllib.request.urlopen(told).close()
+
+    iam = boto3.client("iam", endpoint_url=address, **NAMES)
+    iam.create_user(UserName="nobody")
+    key = iam.create_access_key(UserName="nobody")["AccessKey"]
+    look_after("0")
+    try:
+        yield key["AccessKeyId"], key["SecretAccessKey"]
+    finally:
+        look_after("inf")
+        iam.delete_access_key(UserName="nobody", AccessKeyId=key["AccessKeyId"])
+        iam.delete_user(UserName="nobody")
+
+
+def check_untouched(s3: Any, tmp_path: Path) -> None:
+    """Check that neither the bucket nor the home holds anything, and that no server of ours was started."""
+    assert s3.list_objects_v2(Bucket=BUCKET).get("Contents", []) == []
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [("access key", "InvalidAccessKeyId"), ("secret key", "SignatureDoesNotMatch"), ("rights", "AccessDenied")],
+)
+def test_s3_credentials_that_are_refused(
+    genai: Any, tmp_path: Path, s3: Any, reach: Reach, wrong: str, code: str
+) -> None:
+    with looking_at_keys(s3) as (access, secret):
+        reach("AKIAOFNOBODYATALL000" if wrong == "access key" else access, SECRET if wrong == "secret key" else secret)
+        told = genai("run", "minute", "--storage", f"s3://{BUCKET}/runs")
+    place = f"s3://{BUCKET}/runs at {s3.meta.endpoint_url}"
+    remedy = "Check GENAI_S3_ACCESS_KEY, GENAI_S3_SECRET_KEY and what they may do"
+    refused(told, tmp_path, f"{place} refuses our credentials ({code})", remedy)
+    assert SECRET not in told.out + told.err
+    assert secret not in told.out + told.err
+    check_untouched(s3, tmp_path)
+
+
+@pytest.mark.parametrize("use", ["store", "data"])
+def test_an_s3_bucket_that_is_not_there(genai: Any, tmp_path: Path, s3: Any, reach: Reach, use: str) -> None:
+    reach("AKIAANYBODY", SECRET)
+    place = "s3://genai-not-there/some/prefix"
+    if use == "store":
+        told = genai("run", "minute", "--storage", place)
+    else:
+        told = genai("run", recipe(tmp_path, {"source": {"kind": "s3", "path": place, "format": "text"}}))
+    refused(told, tmp_path, f"no bucket 'genai-not-there' at {place} at {s3.meta.endpoint_url}. Create it")
+    assert SECRET not in told.out + told.err
+    check_untouched(s3, tmp_path)
+
+
+@pytest.mark.parametrize("use", ["store", "data"])
+def test_no_s3_credentials_at_all(genai: Any, tmp_path: Path, s3: Any, reach: Reach, use: str) -> None:
+    place = f"s3://{BUCKET}/some/prefix"
+    if use == "store":
+        told = genai("run", "minute", "--storage", place)
+    else:
+        told = genai("run", recipe(tmp_path, {"source": {"kind": "s3", "path": place, "format": "text"}}))
+    refused(told, tmp_path, f"No credentials for {place}", "Set GENAI_S3_ACCESS_KEY and GENAI_S3_SECRET_KEY")
+    check_untouched(s3, tmp_path)
+
+
+@pytest.mark.parametrize("use", ["store", "data"])
+def test_an_unreachable_s3_is_tried_for_a_while_and_ends_with_its_address(
+    genai: Any, tmp_path: Path, s3: Any, reach: Reach, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    from genai_core.storage import s3 as s3_module
+
+    assert s3_module.PATIENCE_SECONDS == 30
+    monkeypatch.setattr(s3_module, "PATIENCE_SECONDS", 2.0)
+    reach("AKIAANYBODY", SECRET)
+    monkeypatch.setenv("GENAI_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    began, place = time.monotonic(), f"s3://{BUCKET}/runs"
+    if use == "store":
+        told = genai("run", "minute", "--storage", place)
+    else:
+        told = genai("run", recipe(tmp_path, {"source": {"kind": "s3", "path": place, "format": "text"}}))
+    assert time.monotonic() - began > 1.0
+    said = " ".join(told.out.split()) + told.err
+    assert told.code == 1, said
+    assert f"{place} at http://127.0.0.1:9 could not be reached for 2 s" in said
+    assert "then run again" in said
+    assert "Traceback" not in said
+    assert SECRET not in said
+    check_untouched(s3, tmp_path)
 
 
 def test_an_unreachable_tracking_server_ends_with_its_address(tmp_path: Path) -> None:
