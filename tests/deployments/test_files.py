@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import re
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
+
+from deployments.steps import read_recipe
+from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
+from genai_core.config.load import load_recipe
+from genai_core.config.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_every_deployment_names_a_flow_and_a_recipe_that_exist() -> None:
-    from genai_core.config.load import load_recipe
-
+def read_deployments() -> list[dict[str, Any]]:
     content = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())
     assert content["deployments"]
-    for deployment in content["deployments"]:
+    return list(content["deployments"])
+
+
+def recipe_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe that a deployment is for, with every default filled in."""
+    [step] = deployment["build"]
+    return load_recipe(step["deployments.steps.read_recipe"]["name"]).model_dump(mode="json")
+
+
+def test_every_deployment_names_a_flow_that_exists() -> None:
+    for deployment in read_deployments():
         path, function = deployment["entrypoint"].split(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         assert hasattr(module, function)
-        load_recipe(deployment["parameters"]["recipe"]["name"])
+
+
+def test_every_deployment_is_given_its_whole_recipe() -> None:
+    """Templated as `prefect deploy` does it: what a build step returns goes into the parameters under its id."""
+    from prefect.utilities.templating import apply_values
+
+    for deployment in read_deployments():
+        wanted = recipe_of(deployment)
+        assert wanted != Recipe(name=wanted["name"]).model_dump(mode="json"), "a name alone would do: nothing is tested"
+        step = deployment["build"][0]["deployments.steps.read_recipe"]
+        found = {step["id"]: read_recipe(step["name"])}
+        assert apply_values(deployment["parameters"], found) == {"recipe": wanted}
+
+
+@pytest.mark.platform
+def test_what_is_deployed_holds_the_whole_recipe(tmp_path: Path) -> None:
+    """The parameters that Prefect's server has are what its run form shows, and what a scheduled run gets."""
+    begin_prefect(tmp_path)
+    api = f"{await_prefect(tmp_path)}/api"
+    environment = {**os.environ, **prefect_environment(tmp_path), "PREFECT_API_URL": api, "GENAI_PROJECT": str(ROOT)}
+    for arguments in (
+        ["work-pool", "create", "genai", "--type", "process"],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"],
+    ):
+        command = [sys.executable, "-m", "prefect", *arguments]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    request = urllib.request.Request(f"{api}/deployments/filter", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as reply:
+        deployed = {row["name"]: row["parameters"] for row in json.load(reply)}
+    assert deployed == {deployment["name"]: {"recipe": recipe_of(deployment)} for deployment in read_deployments()}
 
 
 def test_compose_builds_from_files_that_are_there_and_publishes_on_loopback_only() -> None:
