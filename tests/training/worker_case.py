@@ -56,7 +56,7 @@ def arguments(corpus: Path, work: Path, **training: Any) -> dict[str, Any]:
             "seq_len": 32,
             "checkpoint_every_steps": 4,
             "evaluate_every_steps": 4,
-            "optimizer": {"learning_rate": 3e-3},
+            "optimizer": {"kind": "adamw", "learning_rate": 3e-3},
             **training,
         },
         "compute": compute,
