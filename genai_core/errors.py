@@ -17,6 +17,8 @@
 A message says what was wrong, which value, and what to do.
 """
 
+import errno
+
 
 class GenaiCoreError(Exception):
     """Base of all our errors."""
@@ -74,3 +76,16 @@ class InterruptedRunError(GenaiCoreError):
     """Stopped by a signal; the state is resumable."""
 
     exit_code = 130
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, says that no space is left: whoever wrote, and in what words."""
+    while error is not None:
+        if isinstance(error, DiskFullError) or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

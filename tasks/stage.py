@@ -15,7 +15,15 @@ from typing import Any
 from prefect.context import TaskRunContext
 
 from genai_core.config.base import Config
-from genai_core.errors import ClaimLostError, IntegrityError, InterruptedRunError, TransientError
+from genai_core.errors import (
+    ClaimLostError,
+    DiskFullError,
+    IntegrityError,
+    InterruptedRunError,
+    StorageError,
+    TransientError,
+    is_disk_full,
+)
 from genai_core.stages.contract import StageJob
 from genai_core.stages.registry import STAGES, Stage
 from genai_core.storage.artifact import ArtifactRef
@@ -143,25 +151,43 @@ def _compute(
             parent_run_id=session.parent_run_id(),
             tags={**session.tags, **_prefect_tags(), "genai.title": title},
         )
-        outcome = session.launcher.run(
-            job,
-            claim,
-            on_row=lambda row: session.on_event({"type": "journal", "title": title, "row": row}),
-            should_stop=session.should_stop,
-        )
+        with saying_disk_full(title):
+            outcome = session.launcher.run(
+                job,
+                claim,
+                on_row=lambda row: session.on_event({"type": "journal", "title": title, "row": row}),
+                should_stop=session.should_stop,
+            )
     except BaseException as error:
         claim.stop_heartbeat()
         if not isinstance(error, ClaimLostError):
-            claim.release(f"{type(error).__name__}: {error}"[:300])
+            with suppress(StorageError):  # what ended the stage is told, not that the store cannot note it
+                claim.release(f"{type(error).__name__}: {error}"[:300])
         status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
         session.on_event({"type": "stage-ended", "title": title, "status": status})
         if not isinstance(error, (TransientError, ClaimLostError)):
-            session.add(StageRow(title, "failed", watch.seconds(), reasons=(str(error),)))
+            with suppress(StorageError):
+                session.add(StageRow(title, "failed", watch.seconds(), reasons=(str(error),)))
         raise
     claim.stop_heartbeat()
     ref = ArtifactRef.model_validate(outcome["artifact"])
     session.add(StageRow(title, "computed", watch.seconds(), ref, outcome["metrics"], outcome["told"]))
     return ref
+
+
+@contextmanager
+def saying_disk_full(title: str) -> Iterator[None]:
+    """Turn any library's way of saying that no space is left into our own, which has a remedy."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DiskFullError(
+            f"No space left while computing {title} ({error}). Free some and run again: it resumes."
+        ) from error
 
 
 def _prefect_tags() -> dict[str, str]:

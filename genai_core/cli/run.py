@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,7 +21,10 @@ from genai_core.cli.services import await_prefect, begin_prefect, prefect_enviro
 from genai_core.config.load import load_recipe
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
-from genai_core.errors import ConfigError, GenaiCoreError, InterruptedRunError, UserError
+from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
+
+LEAST_FREE_BYTES = 10_000_000
+"""With less, what ends a run in no words of ours is put down to the disk: checkpoints and databases are larger."""
 
 
 def run_recipe(
@@ -160,10 +164,25 @@ class Run:
             )
             try:
                 result = lifecycle(recipe=self.recipe, refresh=self.refresh)
+            except GenaiCoreError:
+                raise
+            except Exception as error:
+                self._blame_full_disk(error)
+                raise
             finally:
                 SURROUNDINGS.reset(token)
         self.model = result["model"]
         self.status = "completed" if self.model and self.model["gate"]["passed"] else "refused"
+
+    def _blame_full_disk(self, error: Exception) -> None:
+        """Raise DiskFullError if that is the cause. Prefect's server only says 500 when its database cannot grow."""
+        free = shutil.disk_usage(self.settings.home).free
+        if is_disk_full(error) or free < LEAST_FREE_BYTES:
+            reason = str(error).strip().partition("\n")[0]
+            raise DiskFullError(
+                f"No space left for {self.settings.home}, {free / 1e6:.1f} MB are free ({reason}). "
+                "Free some and run again: it resumes."
+            ) from error
 
     def _remember(self, session: Any) -> None:
         self.rows = session.rows

@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from genai_core.config.settings import read_settings
@@ -49,6 +50,12 @@ def end_session() -> None:
     if os.getsid(0) == os.getpid():
         kill_session(os.getpid())
     os._exit(1)
+
+
+def log_trace() -> None:
+    """Keep, in the log beside the home, what a message leaves out; a disk too full for it must not hide the message."""
+    with suppress(OSError):
+        traceback.print_exc()
 
 
 class Host:
@@ -135,10 +142,10 @@ class Host:
                 )
                 self.emit({"type": "done", **outcome})
             except GenaiCoreError as error:
-                traceback.print_exc()  # the log beside the home keeps what the message leaves out
+                log_trace()
                 self.emit({"type": "error", "kind": type(error).__name__, "message": str(error)})
             except Exception as error:
-                traceback.print_exc()
+                log_trace()
                 self.emit(
                     {
                         "type": "error",

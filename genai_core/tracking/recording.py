@@ -32,7 +32,7 @@ from typing import IO, Any
 from pydantic import Field
 
 from genai_core.config.base import Config
-from genai_core.errors import GenaiCoreError, TransientError
+from genai_core.errors import GenaiCoreError, TransientError, is_disk_full
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.journal import JOURNAL
 from genai_core.tracking.runs import Tracker, now_ms
@@ -133,11 +133,32 @@ class Recording:
     ) -> bool:
         """Return whether MLflow has everything; if not, the folder must stay, and `replay` sends it later.
 
+        On a disk too full to say that the run has ended it stays open; who resumes or reuses the stage ends it.
+
         Args:
             status: FINISHED, FAILED or KILLED.
             files: small files and folders by folder in the run ('' = its root); they are copied first.
             deadline_seconds: how long to wait for MLflow.
         """
+        try:
+            return self._finish(status, metrics, tags, artifact, files, deadline_seconds)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            log.warning("the end of %s is not on record: %s", self._record.title, error)
+            return False
+        finally:
+            self._release()
+
+    def _finish(
+        self,
+        status: str,
+        metrics: Mapping[str, float] | None,
+        tags: Mapping[str, str] | None,
+        artifact: ArtifactRef | None,
+        files: Mapping[str, Sequence[Path]] | None,
+        deadline_seconds: float,
+    ) -> bool:
         deadline = time.monotonic() + deadline_seconds
         for folder, paths in (files or {}).items():
             target = self._folder / FILES / folder
@@ -161,7 +182,6 @@ class Recording:
             write_record(self._folder, self._record)
         if self._tracker is not None and shipped and time.monotonic() < deadline:
             self.sent = _send_or_tell(self._tracker, self._folder, self._shipper)
-        self._release()
         return self.sent
 
     def abandon(self) -> None:

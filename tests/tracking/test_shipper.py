@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -274,6 +276,25 @@ def test_a_killed_stage_goes_on_in_the_same_run(tracker: Tracker, tmp_path: Path
     assert second.run_id == first.run_id != ""
     assert history(tracker, second.run_id) == expected(range(20))
     assert len(tracker._search("genai.stage_key", "k" * 64)) == 1
+
+
+def test_a_disk_too_full_to_say_so_leaves_the_run_to_be_settled(
+    losable: Losable, tmp_path: Path, ref: Callable[..., ArtifactRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = tmp_path / "work" / "key"
+    recording = Recording(losable, work, record()).start(wait_seconds=20)
+    with monkeypatch.context() as full:
+        full.setattr("genai_core.tracking.recording.write_record", refuse)
+        assert not recording.finish("FINISHED", metrics={"bpb": 1.5}, artifact=ref("model"), deadline_seconds=2)
+    assert losable.client.get_run(recording.run_id).info.status == "RUNNING"
+    assert settle(work, losable, ref("model"), {"bpb": 1.5})  # its lock is given up, too
+    assert losable.client.get_run(recording.run_id).info.status == "FINISHED"
+    with monkeypatch.context() as broken, pytest.raises(PermissionError):
+        broken.setattr("genai_core.tracking.recording.write_record", Mock(side_effect=PermissionError))
+        Recording(losable, tmp_path / "other", record()).finish("FINISHED", deadline_seconds=0)
 
 
 def test_a_stage_killed_between_publishing_and_saying_so_is_settled(
