@@ -78,6 +78,8 @@ class Recipe(Config):
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
                 "of the packed rows. Set both to the same value."
             )
+        if self.repeat_share >= 1.0:
+            raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
         for place, training in (
             ("finetuning", self.finetuning),
             ("recursion.training", self.recursion.training),
@@ -88,8 +90,6 @@ class Recipe(Config):
                     f"{place}.seq_len={training.seq_len} differs from data.seq_len={self.data.seq_len}, but rows of both are "
                     f"mixed (replay_share={self.replay_share:g}). Set both to the same value, or replay_share to 0."
                 )
-            if self.repeat_share >= 1.0:
-                raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
             if self.replay_share >= 1.0:
                 raise ValueError("replay_share=1 leaves no instructions to learn from. Set it below 1.")
         if isinstance(self.base, ScratchBase):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from genai_core.errors import DiskFullError, StorageError
+from genai_core.errors import DiskFullError, StorageError, is_disk_full
 from genai_core.storage.objects import Entry
 
 DRAFTS = ".drafts"
@@ -183,7 +183,7 @@ class FolderStore:
         try:
             yield
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if is_disk_full(error):
                 raise DiskFullError(
                     f"No space left in the store {self.root} while writing {path}. Free some and run again: it resumes."
                 ) from error

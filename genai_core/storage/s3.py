@@ -6,7 +6,6 @@ error names the address. Keys and secrets are never part of an address, a messag
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 import uuid
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from genai_core.config.settings import Settings
-from genai_core.errors import ConfigError, DataError, DiskFullError, StorageError, TransientError
+from genai_core.errors import ConfigError, DataError, DiskFullError, StorageError, TransientError, is_disk_full
 from genai_core.storage.digest import digest_json
 from genai_core.storage.objects import Entry
 
@@ -295,7 +294,7 @@ class _Connection:
         """Return why it may go better next time; raise our own error where it will not."""
         from botocore import exceptions as boto
 
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if isinstance(error, OSError) and is_disk_full(error):
             raise DiskFullError(
                 f"No space left while reading from {self._place()}. Free some and run again."
             ) from error

@@ -13,7 +13,6 @@ with the file and what is wrong with it, and the one before it is used. safetens
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genai_core.errors import DiskFullError, IntegrityError
+from genai_core.errors import DiskFullError, IntegrityError, is_disk_full
 from genai_core.storage.digest import digest_file
 
 FOLDER = "checkpoints"
@@ -103,7 +102,7 @@ class CheckpointFolder:
             _flush(draft)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(draft, ignore_errors=True)
-            if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space" in str(error):
+            if is_disk_full(error):
                 raise DiskFullError(
                     f"No space for a checkpoint in {self._root}. Free some and run again to resume."
                 ) from error

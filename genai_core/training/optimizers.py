@@ -1,4 +1,4 @@
-"""The update rule: torch's own optimizers, each over the parameters that it is meant for.
+"""The update rule: torch's optimizers (Muon's step is ours), each over the parameters that it is meant for.
 
     adamw   all parameters; matrices decay, vectors (norms, biases, DoRA magnitudes) do not
     muon    the matrices between embeddings and head: momentum, then the nearest orthogonal matrix (Jordan et al. 2024,
