@@ -98,7 +98,8 @@ class GateConfig(Config):
         default=0.0, description="Answer loss must fall against the base by at least this, in nats a token."
     )
     max_right_drop: NonNegativeFloat = Field(
-        default=0.02, description="Right rate may fall against the champion by this, beyond the interval."
+        default=0.02,
+        description="Right rate may fall against the champion by this; more is refused where the interval shows a fall.",
     )
     min_cases: PositiveInt = Field(default=20, description="Fewer cases than this decide nothing: refused.")
 

@@ -4,8 +4,10 @@
    not forgotten. The base is the pre-training artifact, or what training started from.
 2. The answer loss (nats a token, open book, gold answers) falls against the base by `min_answer_loss_gain`, and the
    95 % interval excludes a smaller gain: it learned something that is not luck.
-3. The rate of right answers does not fall against the present champion by more than `max_right_drop`, beyond the
-   interval. Without a champion there is nothing to lose.
+3. The rate of right answers does not fall against the present champion: refused is a fall that is shown (the 95 %
+   interval excludes "no change") and measured at more than `max_right_drop`. Equals are refused one time in forty,
+   however many cases there are; a fall from 0.22 to 0.12 is found among 100 cases every other time, among 300 nine
+   times in ten. Without a champion there is nothing to lose.
 4. Every rule that was judged stands on at least `min_cases` cases.
 
 The same rules judge every candidate, so the reasons are written also when it passes.
@@ -128,15 +130,21 @@ def learned_to_answer(gate: GateConfig, difference: Difference | None, base: str
 
 
 def keeps_right_answers(gate: GateConfig, difference: Difference, champion: str) -> Finding:
-    """Judge rule 3 on one suite: a drop of the right rate against the champion, beyond the interval."""
+    """Judge rule 3 on one suite: a drop of the right rate against the champion that is shown and beyond the allowed."""
     if difference.n < gate.min_cases:
         return _too_few(gate, difference, f"Right rate ({difference.metric})")
-    passed = difference.interval.high >= -gate.max_right_drop
+    interval, allowed = difference.interval, f"{gate.max_right_drop:g}"
+    is_shown, is_large = interval.high < 0, interval.mean < -gate.max_right_drop
+    if is_shown and is_large:
+        says = f"a drop beyond the allowed {allowed}"
+    elif is_large:
+        says = f"more than the allowed {allowed}, but the interval does not show a drop"
+    else:
+        says = f"no drop beyond the allowed {allowed}"
     return Finding(
-        passed,
+        not (is_shown and is_large),
         f"Right rate ({difference.metric}) {difference.candidate:.3f}, champion {champion} {difference.baseline:.3f}: "
-        f"{difference.interval.text()} prompts; {'no drop' if passed else 'a drop'} beyond the allowed "
-        f"{gate.max_right_drop:g}.",
+        f"{interval.text()} prompts; {says}.",
     )
 
 
