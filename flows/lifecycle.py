@@ -54,6 +54,7 @@ def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRe
     wanted = recursion.synthesis.min_accepted
     parent, accumulated = origin, list[ArtifactRef]()
     control: ArtifactRef | None = None
+    report: ArtifactRef | None = None
     for generation in range(1, recursion.generations + 1):
         synthetic = as_task(synthesize)(parent, corpus, accumulated, generation, recipe)
         accepted = int(metrics_of(synthetic).get("accepted", wanted))
@@ -71,7 +72,9 @@ def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRe
             recipe,
             f"train-g{generation}",
         )
-        report = as_task(measure_generation)(candidate, parent, origin, control, corpus, synthetic, generation, recipe)
+        report = as_task(measure_generation)(
+            candidate, parent, origin, control, corpus, synthetic, report, generation, recipe
+        )
         verdict = read_verdict.fn(report)
         if verdict.decision == "pass":
             parent = candidate

@@ -42,10 +42,14 @@ def measure_generation(
     control: ArtifactRef,
     corpus: ArtifactRef,
     synthetic: ArtifactRef,
+    before: ArtifactRef | None,
     generation: int,
     recipe: Recipe,
 ) -> ArtifactRef:
-    """Measure a generation against its parent, generation 0 and a real-only arm; the report holds the guard's verdict."""
+    """Measure a generation against its parent, generation 0 and a real-only arm; the report holds the guard's verdict.
+
+    `before` is the report of the generation before: what it says of the same models is not measured again.
+    """
     config = MeasureGenerationStage(
         evaluation=recipe.evaluation,
         guard=recipe.recursion.guard,
@@ -60,6 +64,7 @@ def measure_generation(
         "control": control,
         "corpus": corpus,
         "synthetic": synthetic,
+        **({"measured": before} if before else {}),
     }
     title = f"measure-g{generation}"
     return run_stage("measure-generation", config, inputs, name=f"{recipe.name}-{title}", title=title)

@@ -55,7 +55,8 @@ class SynthesizeStage(Config):
 
 
 class MeasureGenerationStage(Config):
-    """Inputs: `candidate`, `parent`, `origin` (generation 0), `control` (real-only arm), `corpus`, `synthetic`.
+    """Inputs: `candidate`, `parent`, `origin` (generation 0), `control` (real-only arm), `corpus`, `synthetic`; after the
+    first generation `measured`, the report of the one before.
 
     Output: report with the guard's verdict.
     """

@@ -123,8 +123,7 @@ class Report:
             if not (folder / name).is_file():
                 raise DataError(f"{folder.name} is not a report: it has no {name}. Give the folder of an evaluation.")
         summary = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        with (folder / "cases.jsonl").open(encoding="utf-8") as handle:
-            rows = tuple(json.loads(line) for line in handle)
+        rows = tuple(read_jsonl(folder / "cases.jsonl"))
         return Report(
             split=summary["split"],
             model=summary["model"],
@@ -159,6 +158,12 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one sorted JSON object a line; NaN and infinity are errors."""
     lines = [json.dumps(dict(row), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file, one a line."""
+    with path.open(encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]
 
 
 def resampled_sums(values: np.ndarray, draws: int, seed: int) -> np.ndarray:

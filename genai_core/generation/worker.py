@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def score_shard(arguments: dict[str, Any], rows: list[Any]) -> list[Any]:
     """
     model, tokenizer = _load(arguments)
     return score(model, tokenizer, rows)
+
+
+def forget() -> None:
+    """Drop the model; the next shard loads it again."""
+    _loaded.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _load(arguments: dict[str, Any]) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from genai_core.launch.shards import ShardFolder
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 
+ACTOR_CPUS = 0.5
 OUTCOME = "outcome.json"
 """What rank 0 left behind: nothing lives in Ray's own checkpoints or return values."""
 
@@ -96,7 +97,7 @@ class RayWorkers:
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-        self.release()  # shard actors hold models and threads that training now needs
+        self._make_room(world_size)
         folder = self.workspace.path / "train"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OUTCOME).unlink(missing_ok=True)
@@ -154,6 +155,23 @@ class RayWorkers:
                 shards, waiting, name_of(function), {**arguments, "threads": threads}, workers, len(rows), name
             )
         return shards.results()
+
+    def _make_room(self, world_size: int) -> None:
+        """Let the shard actors drop their models before training; where CPUs are counted, end them.
+
+        A local Ray counts two CPUs more than there are: an idle actor keeps nobody waiting there, and its imports are
+        paid for. It lives until training needs what it holds.
+        """
+        import ray
+        from ray.exceptions import RayActorError
+
+        if self._address != "local" or world_size + ACTOR_CPUS * len(self._actors) > ray.cluster_resources()["CPU"] - 1:
+            self.release()
+        for actor in list(self._actors):
+            try:
+                ray.get(actor.forget.remote())
+            except RayActorError:
+                self._actors.remove(actor)
 
     def release(self) -> None:
         """Stop the shard actors."""
@@ -235,8 +253,19 @@ def first_line(error: BaseException) -> str:
 class ShardActor:
     """One process that runs shards; modules and models stay loaded between them."""
 
+    def __init__(self) -> None:
+        self._modules: set[str] = set()
+
+    def forget(self) -> None:
+        """Let the modules that ran shards drop what they keep, where they keep anything: models."""
+        for module in self._modules:
+            drop = getattr(importlib.import_module(module), "forget", None)
+            if drop is not None:
+                drop()
+
     def run(self, function: str, arguments: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
         """Return {"rows": results}, or {"error", "kind"} for an error that a retry cannot mend."""
+        self._modules.add(function.partition(":")[0])
         try:
             return {"rows": load(function)(arguments, rows)}
         except GenaiCoreError as error:
@@ -249,4 +278,4 @@ def start_actor() -> Any:
     """Start a shard worker process; the function that it runs sets its threads."""
     import ray
 
-    return ray.remote(ShardActor).options(num_cpus=0.5).remote()
+    return ray.remote(ShardActor).options(num_cpus=ACTOR_CPUS).remote()

@@ -2,8 +2,12 @@
 
 report.json    figures of each model, changes with bands, the guard's verdict
 cases.jsonl    one row a model and case: documents (nll) and prompts (valid, right)
+probes.jsonl   one row a model and probe prompt: the sampled answer
 samples.json   the answers of each model to some probe prompts, to look at
 metrics.png    the figures as bars
+
+A model is measured once: generation 0, the real-only arm and the parent were measured with the generation before, and
+are read from its report (input `measured`) where the same was asked of them.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from genai_core.config.generation import SamplingConfig
 from genai_core.config.stages import MeasureGenerationStage
 from genai_core.data.documents import Document, Pair, read_pairs
-from genai_core.evaluation.compare import write_json, write_jsonl
+from genai_core.evaluation.benchmarks.text import SUITE
+from genai_core.evaluation.compare import read_jsonl, write_json, write_jsonl
 from genai_core.evaluation.runner import (
     choose,
     choose_documents,
@@ -74,10 +80,13 @@ def measure_generation(config: MeasureGenerationStage, context: StageContext) ->
     every = [pair for chosen in pairs.values() for pair in chosen]
     probes = choose(every, lambda pair: pair.pair_id, config.probe_samples, evaluation.seed)
     same = _same_models(context)
+    asked = _asked(config, context)
+    earlier = read_measured(context.inputs["measured"], asked) if "measured" in context.inputs else {}
     measured: dict[str, Measured] = {}
     for role in ROLES:
         if same[role] == role:
-            measured[role] = _measure(role, config, context, documents, pairs, probes)
+            found = earlier.get(context.refs[role].digest)
+            measured[role] = found or _measure(role, config, context, documents, pairs, probes)
     models = {role: measured[same[role]] for role in ROLES}
     figures = {role: _text_figures(model) for role, model in models.items()}
     changes: dict[str, Any] = {
@@ -102,6 +111,34 @@ def measure_generation(config: MeasureGenerationStage, context: StageContext) ->
         changes |= diversity_changes(samples["candidate"], samples["control"], samples["origin"], ruler)
     write_json(context.output / "samples.json", _shown(probes, models))
     return _publish(config, context, stats, measured, figures, changes, _verdict(config, stats, changes))
+
+
+def _asked(config: MeasureGenerationStage, context: StageContext) -> dict[str, Any]:
+    """Return all that decides what is measured of a model."""
+    return {
+        "corpus": context.refs["corpus"].digest,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "probe_samples": config.probe_samples,
+    }
+
+
+def read_measured(report: Path, asked: Mapping[str, Any]) -> dict[str, Measured]:
+    """Return what an earlier generation's report holds of each model, by its digest; nothing if it was asked otherwise."""
+    summary = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    if summary["asked"] != asked:
+        return {}
+    cases, probes = read_jsonl(report / "cases.jsonl"), read_jsonl(report / "probes.jsonl")
+    found: dict[str, Measured] = {}
+    for role in dict.fromkeys(case["model"] for case in cases):
+        own = [
+            {name: value for name, value in case.items() if name != "model"} for case in cases if case["model"] == role
+        ]
+        found[summary["digests"][role]] = Measured(
+            documents=[case for case in own if case["suite"] == SUITE],
+            answers=[case for case in own if case["suite"] != SUITE],
+            probes=[row["answer"] for row in probes if row["model"] == role],
+        )
+    return found
 
 
 def _same_models(context: StageContext) -> dict[str, str]:
@@ -183,6 +220,8 @@ def _publish(
         "generation": config.generation,
         "synthetic": dict(stats),
         "models": {role: context.refs[role].label() for role in ROLES},
+        "digests": {role: context.refs[role].digest for role in ROLES},
+        "asked": _asked(config, context),
         "figures": figures,
         "changes": {name: change_to_json(change) for name, change in changes.items()},
         "verdict": verdict.to_json(),
@@ -190,6 +229,12 @@ def _publish(
     write_json(context.output / "report.json", report)
     rows = [{"model": role, **case} for role, model in measured.items() for case in [*model.documents, *model.answers]]
     write_jsonl(context.output / "cases.jsonl", rows)
+    answers = [
+        {"model": role, "probe": index, "answer": answer}
+        for role, model in measured.items()
+        for index, answer in enumerate(model.probes)
+    ]
+    write_jsonl(context.output / "probes.jsonl", answers)
     if figures:
         title = f"Generation {config.generation}: {verdict.decision}"
         plot_generation(context.output / "metrics.png", figures, title)

@@ -50,10 +50,10 @@ STAGES = {
         Stage("pretrain", 1, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
         Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
         Stage("synthesize", 1, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
-        Stage("measure-generation", 1, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
+        Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
         Stage("sample-corrections", 1, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 1, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
-        Stage("evaluate", 1, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
+        Stage("evaluate", 2, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
         Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),
     )
 }

@@ -36,12 +36,23 @@ def write(root: Path, inputs: dict[str, Path], generation: int = 1) -> tuple[Sta
     return synthesize(config, context), context
 
 
-def measure(root: Path, world: Path, synthetic: Path, **roles: str) -> tuple[StageResult, StageContext]:
+def measure(
+    root: Path,
+    world: Path,
+    synthetic: Path,
+    config: MeasureGenerationStage = MEASURE,
+    measured: Path | None = None,
+    **roles: str,
+) -> tuple[StageResult, StageContext]:
     inputs = {role: world / roles.get(role, "m150") for role in ("candidate", "parent", "origin", "control")}
-    context = make_context(
-        root, "measure-generation", MEASURE, {**inputs, "corpus": world / "corpus", "synthetic": synthetic}
-    )
-    return measure_generation(MEASURE, context), context
+    inputs |= {"corpus": world / "corpus", "synthetic": synthetic} | ({"measured": measured} if measured else {})
+    context = make_context(root, "measure-generation", config, inputs)
+    return measure_generation(config, context), context
+
+
+def shards_of(context: StageContext) -> set[str]:
+    """Return the roles that were asked anything."""
+    return {path.name.partition("-")[0] for path in (context.workspace.path / "shards").glob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +143,42 @@ def test_a_generation_like_the_control_arm_passes(grown_world: Path, written, tm
     assert report["figures"]["candidate"] == report["figures"]["control"] != report["figures"]["origin"]
     _, again = measure(tmp_path / "two", grown_world, written[1].output, **roles)
     assert contents(again.output) == contents(context.output)
-    assert sorted(contents(context.output)) == ["cases.jsonl", "metrics.png", "report.json", "samples.json"]
+    assert sorted(contents(context.output)) == [
+        "cases.jsonl",
+        "metrics.png",
+        "probes.jsonl",
+        "report.json",
+        "samples.json",
+    ]
 
 
 def test_models_that_are_the_same_are_measured_once(grown_world: Path, written, tmp_path: Path) -> None:
     _, context = measure(tmp_path, grown_world, written[1].output, candidate="m175", control="m175")
-    shards = {path.name.partition("-")[0] for path in (context.workspace.path / "shards").iterdir()}
-    assert shards == {"origin", "control"}, "parent is origin, the candidate is the control arm"
+    assert shards_of(context) == {"origin", "control"}, "parent is origin, the candidate is the control arm"
     cases = [json.loads(line) for line in (context.output / "cases.jsonl").read_text().splitlines()]
     assert {case["model"] for case in cases} == {"origin", "control"}
+
+
+def test_what_the_generation_before_measured_is_not_measured_again(grown_world: Path, written, tmp_path: Path) -> None:
+    """The next generation asks its candidate alone, and says the same as if it had asked all."""
+    synthetic = written[1].output
+    _, first = measure(tmp_path / "first", grown_world, synthetic, candidate="m175", control="m175")
+    roles = {"candidate": "broken", "parent": "m175", "control": "m175"}
+    _, anew = measure(tmp_path / "anew", grown_world, synthetic, **roles)
+    _, after = measure(tmp_path / "after", grown_world, synthetic, measured=first.output, **roles)
+    assert shards_of(anew) == {"origin", "parent", "candidate"}
+    assert shards_of(after) == {"candidate"}
+    assert contents(after.output) == contents(anew.output)
+
+
+def test_what_was_asked_otherwise_is_measured_again(grown_world: Path, written, tmp_path: Path) -> None:
+    synthetic = written[1].output
+    _, first = measure(tmp_path / "first", grown_world, synthetic, candidate="m175", control="m175")
+    fewer = MEASURE.model_copy(update={"probe_samples": 12})
+    _, after = measure(
+        tmp_path / "after", grown_world, synthetic, fewer, first.output, candidate="m175", control="m175"
+    )
+    assert shards_of(after) == {"origin", "control"}
 
 
 def test_a_broken_generation_is_not_passed(grown_world: Path, written, tmp_path: Path) -> None:
