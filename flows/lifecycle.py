@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.session import flow_session
 from genai_core.config.recipe import Recipe
+from genai_core.recursion.generations import Generations
 from genai_core.storage.artifact import ArtifactRef
 from tasks.augmentation import augment
 from tasks.correction import measure_correction, sample_corrections
@@ -19,7 +20,7 @@ from tasks.registry import champion_of, promote, verify
 from tasks.session import Session, StageRow, current_session
 from tasks.sources import Sources, resolve_sources
 from tasks.stage import metrics_of
-from tasks.synthesis import measure_generation, read_verdict, refuse_for_want_of_data, synthesize
+from tasks.synthesis import measure_generation, read_verdict, refuse_for_want_of_data, say_stopped, synthesize
 
 Step = Callable[..., Any]
 
@@ -49,39 +50,39 @@ def learn_instructions(base: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -
 
 
 def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
-    """Run the generations; return the last model that the guard let pass."""
+    """Run the generations; return the last model that the guard let pass.
+
+    Each is trained from its parent, on other rows first than the parent saw last. The real-only arm has as many
+    trainings behind it as the candidate that it is compared with.
+    """
     recursion = recipe.recursion
     wanted = recursion.synthesis.min_accepted
-    parent, accumulated = origin, list[ArtifactRef]()
-    control: ArtifactRef | None = None
+    state = Generations[ArtifactRef, ArtifactRef].start(origin)
+    controls = [origin]
     report: ArtifactRef | None = None
     for generation in range(1, recursion.generations + 1):
-        synthetic = as_task(synthesize)(parent, corpus, accumulated, generation, recipe)
+        parent, level = state.parent, len(state.kept) + 1
+        synthetic = as_task(synthesize)(parent, corpus, state.kept, generation, recipe)
         accepted = int(metrics_of(synthetic).get("accepted", wanted))
         if accepted < wanted:
             refuse_for_want_of_data(generation, accepted, wanted)
             break
-        if control is None:
-            control = as_task(tune)(origin, corpus, [], recursion.training, 0.0, recipe, "train-control")
-        candidate = as_task(tune)(
-            origin,
-            corpus,
-            [*accumulated, synthetic],
-            recursion.training,
-            recursion.min_real_share,
-            recipe,
-            f"train-g{generation}",
-        )
+        training = recursion.training.model_copy(update={"seed": recursion.training.seed + level})
+        if len(controls) == level:  # a refused generation leaves its control arm to the next
+            controls.append(as_task(tune)(controls[-1], corpus, [], training, 0.0, recipe, f"train-control-{level}"))
+        pairs = [*state.kept, synthetic]
+        title = f"train-g{generation}"
+        candidate = as_task(tune)(parent, corpus, pairs, training, recursion.min_real_share, recipe, title)
         report = as_task(measure_generation)(
-            candidate, parent, origin, control, corpus, synthetic, report, generation, recipe
+            candidate, parent, origin, controls[level], corpus, synthetic, report, generation, recipe
         )
         verdict = read_verdict.fn(report)
-        if verdict.decision == "pass":
-            parent = candidate
-            accumulated.append(synthetic)
-        elif verdict.decision == "stop":
+        state = state.after(verdict.decision, candidate, synthetic, verdict.tail_ratio)
+        if state.stopped:
+            if generation < recursion.generations:
+                say_stopped(state.stopped)
             break
-    return parent
+    return state.parent
 
 
 def correct(model: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -19,8 +20,10 @@ from tasks.stage import RETRY, run_stage
 class GuardVerdict(Config):
     """What the guard says of a generation: pass, refuse (the parent stays) or stop (the loop ends)."""
 
-    decision: str
+    decision: Literal["pass", "refuse", "stop"]
     reasons: tuple[str, ...] = ()
+    tail_ratio: float = 1.0
+    """Tail coverage as a share of generation 0's; 1 where it was not measured."""
 
 
 @task(name="synthesize", task_run_name="synthesize-g{generation}", cache_policy=NO_CACHE, **RETRY)
@@ -76,14 +79,26 @@ def read_verdict(report: ArtifactRef) -> GuardVerdict:
     session = current_session()
     if not report.key:  # a plan: nothing measured yet
         return GuardVerdict(decision="pass")
-    found = json.loads((session.store.fetch(report) / "report.json").read_text(encoding="utf-8"))["verdict"]
-    verdict = GuardVerdict(decision=found["decision"], reasons=tuple(found["reasons"]))
+    found = json.loads((session.store.fetch(report) / "report.json").read_text(encoding="utf-8"))
+    tails = found["changes"].get("tail_coverage")
+    ratio = tails["candidate"]["mean"] if tails else None
+    verdict = GuardVerdict(
+        decision=found["verdict"]["decision"],
+        reasons=tuple(found["verdict"]["reasons"]),
+        tail_ratio=1.0 if ratio is None else ratio,
+    )
     row = session.rows[-1]
     row.reasons = verdict.reasons
     if verdict.decision != "pass":
         row.status = "refused"
         session.on_event({"type": "refused", "title": row.name, "reasons": verdict.reasons})
     return verdict
+
+
+def say_stopped(reason: str) -> None:
+    """Say in the table why there is no further generation."""
+    row = current_session().rows[-1]
+    row.reasons = (*row.reasons, f"no further generation: {reason}")
 
 
 def refuse_for_want_of_data(generation: int, accepted: int, wanted: int) -> None:

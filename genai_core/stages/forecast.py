@@ -102,7 +102,9 @@ def completions_of(title: str, recipe: Recipe) -> int:
     if title.startswith("synthesize"):
         return synthesis.prompts * synthesis.samples_per_prompt
     if title.startswith("measure-g"):
-        return 4 * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
+        # candidate and control arm, and once generation 0; what the generation before measured is not asked again
+        models = 3 if title == "measure-g1" else 2
+        return models * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
     if title == "sample-corrections":
         return correction.prompts * correction.samples_per_prompt
     if title == "measure-correction":

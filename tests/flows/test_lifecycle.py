@@ -13,7 +13,8 @@ import pytest
 
 STAGES = (
     *("augment", "pretrain", "finetune"),
-    *("synthesize-g1", "train-control", "train-g1", "measure-g1", "synthesize-g2", "train-g2", "measure-g2"),
+    *("synthesize-g1", "train-control-1", "train-g1", "measure-g1"),
+    *("synthesize-g2", "train-control-2", "train-g2", "measure-g2"),
     *("sample-corrections", "train-corrected"),
     *("evaluate-base", "evaluate-candidate", "verify", "seal-base", "seal-candidate", "promote"),
 )
