@@ -26,10 +26,12 @@ def send_waiting(session: Session) -> None:
 
 
 def _send_waiting(session: Session) -> None:
-    from genai_core.tracking.recording import pending, read_record, replay
+    from genai_core.tracking.recording import end_deserted, pending, read_record, replay
 
     tracker = _tracker(session)
-    for root in (workspaces(session), session.settings.scratch / "flows"):
+    flows = session.settings.scratch / "flows"
+    end_deserted(flows)
+    for root in (workspaces(session), flows):
         for folder in pending(root):
             try:
                 sent = replay(folder, tracker)

@@ -55,9 +55,13 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         training.seed,
     )
     rows_file = context.workspace.path / "rows" / "train.arrow"
-    text = PackedRows.open(_text_rows(config, context)[0])
     draft = rows_file.with_suffix(".part")
-    replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
+    replayed = 0
+    if config.replay_share:
+        text = PackedRows.open(_text_rows(config, context)[0])
+        replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
+    else:
+        rows.write(draft)
     draft.rename(rows_file)
     held_out_pairs = read_pairs(corpus / "pairs" / "heldout.parquet")
     held_out_file: Path | None = None

@@ -256,6 +256,19 @@ def pending(root: Path) -> Iterator[Path]:
             yield path.parent
 
 
+def end_deserted(root: Path) -> None:
+    """Write down that the runs of flows below `root` have ended whose process died without a word: KILLED.
+
+    A stage's run is left alone: whoever resumes the stage goes on with it.
+    """
+    for path in sorted(root.glob(f"*/{RECORD}")):
+        with alone(path.parent) as record:
+            if record is None or record.ended_ms or not record.flow_run_id:
+                continue
+            last_sign = max(file.stat().st_mtime_ns for file in path.parent.iterdir()) // 1_000_000
+            write_record(path.parent, record.model_copy(update={"status": "KILLED", "ended_ms": last_sign}))
+
+
 def replay(folder: Path, tracker: Tracker, deadline_seconds: float = 60.0) -> bool:
     """Return whether MLflow has all of a folder, after sending what it lacks. Adds nothing twice.
 

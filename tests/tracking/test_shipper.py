@@ -17,7 +17,16 @@ import pytest
 from genai_core.errors import TransientError
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.journal import JOURNAL, Journal
-from genai_core.tracking.recording import RECORD, Recording, RunRecord, pending, read_record, replay, settle
+from genai_core.tracking.recording import (
+    RECORD,
+    Recording,
+    RunRecord,
+    end_deserted,
+    pending,
+    read_record,
+    replay,
+    settle,
+)
 from genai_core.tracking.runs import Tracker
 from genai_core.tracking.shipper import Acknowledged, Shipper, read_rows, replay_journal
 
@@ -320,6 +329,25 @@ def test_a_stage_killed_between_publishing_and_saying_so_is_settled(
         assert run.data.tags["genai.artifact"] == ref("model").label()
         assert history(losable, killed.run_id) == expected(range(5))
     assert not settle(tmp_path / "none", losable, ref("model"), {})
+
+
+def test_the_run_of_a_flow_that_died_without_a_word_is_ended_by_the_next(tracker: Tracker, tmp_path: Path) -> None:
+    def flow(name: str) -> Recording:
+        record = RunRecord(flow_run_id=name, title="quickstart")
+        return Recording(tracker, tmp_path / "flows" / name, record).start(wait_seconds=20)
+
+    dead, alive = flow("dead"), flow("alive")
+    stage = Recording(tracker, tmp_path / "flows" / "stage", record()).start(wait_seconds=20)
+    dead.abandon()  # lets go of its lock, as a killed process does
+    stage.abandon()
+    before = time.time()
+    end_deserted(tmp_path / "flows")
+    assert [path.name for path in pending(tmp_path / "flows")] == ["dead"]
+    assert replay(tmp_path / "flows" / "dead", tracker)
+    found = {one.run_id: tracker.client.get_run(one.run_id).info for one in (dead, alive, stage)}
+    assert [info.status for info in found.values()] == ["KILLED", "RUNNING", "RUNNING"]
+    assert found[dead.run_id].end_time <= 1000 * before, "it ended with its last sign of life"
+    alive.finish()
 
 
 def test_an_attempt_that_lost_its_claim_leaves_the_run_alone(tracker: Tracker, tmp_path: Path) -> None:
