@@ -12,7 +12,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.recursion.generations import Generations
 from genai_core.storage.artifact import ArtifactRef
 from tasks.augmentation import augment
-from tasks.correction import measure_correction, sample_corrections
+from tasks.correction import measure_correction, refuse_if_worse, sample_corrections
 from tasks.evaluation import evaluate
 from tasks.finetuning import tune
 from tasks.pretraining import pretrain
@@ -86,17 +86,18 @@ def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRe
 
 
 def correct(model: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
-    """Let the model learn from its own verified answers; keep what it was if nothing was verified."""
+    """Let the model learn from its own verified answers; keep what it was if nothing was verified or it got worse."""
     samples = as_task(sample_corrections)(model, corpus, recipe)
     if metrics_of(samples).get("accepted", 1) == 0:
         reason = "no sampled answer was verified: the model stays as it is"
         current_session().add(StageRow("train-corrected", "skipped", reasons=(reason,)))
         return model
+    correction = recipe.correction
     corrected: ArtifactRef = as_task(tune)(
-        model, corpus, [samples], recipe.correction.training, 0.0, recipe, "train-corrected"
+        model, corpus, [samples], correction.training, 0.0, recipe, "train-corrected", correction.max_real_share
     )
-    as_task(measure_correction)(model, corrected, corpus, recipe)
-    return corrected
+    report = as_task(measure_correction)(model, corrected, corpus, recipe)
+    return model if refuse_if_worse(report) else corrected
 
 
 def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> None:

@@ -145,9 +145,18 @@ def show_in_prefect(session: Session) -> None:
     ]
     if table:
         create_table_artifact(table, key="stages")
-    reasons = [f"- **{row.name}**: {reason}" for row in session.rows for reason in row.reasons]
+    argued = [row for row in session.rows if row.reasons]
+    argued.sort(key=lambda row: row.name != "promote")  # what a person looks for first
+    parts = [
+        "\n".join([f"## {row.name}: {row.status}", "", *(f"- {reason}" for reason in row.reasons)]) for row in argued
+    ]
     if session.model is not None:
-        head = f"`{session.model['name']}` version {session.model['version']} ({session.model['alias'] or 'no alias'})"
-        create_markdown_artifact("\n".join([f"# {head}", "", *reasons]), key="gate")
-    elif reasons:
-        create_markdown_artifact("\n".join(reasons), key="reasons")
+        parts.insert(0, _model_head(session.model))
+    if parts:
+        create_markdown_artifact("\n\n".join(parts), key="gate" if session.model is not None else "reasons")
+
+
+def _model_head(model: dict[str, Any]) -> str:
+    verdict = "passed" if model["gate"]["passed"] else "refused: the champion is unchanged"
+    alias = f"@{model['alias']}" if model["alias"] else "no alias"
+    return f"# `{model['name']}` version {model['version']} ({alias})\n\nThe gate {verdict}."

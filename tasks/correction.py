@@ -8,7 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from genai_core.config.recipe import Recipe
 from genai_core.config.stages import MeasureCorrectionStage, SampleCorrectionsStage
 from genai_core.storage.artifact import ArtifactRef
-from tasks.stage import RETRY, run_stage
+from tasks.session import current_session
+from tasks.stage import RETRY, metrics_of, run_stage
 
 
 @task(name="sample-corrections", cache_policy=NO_CACHE, **RETRY)
@@ -38,3 +39,22 @@ def measure_correction(before: ArtifactRef, after: ArtifactRef, corpus: Artifact
     )
     inputs = {"before": before, "after": after, "corpus": corpus}
     return run_stage("measure-correction", config, inputs, name=f"{recipe.name}-correction-report")
+
+
+def refuse_if_worse(report: ArtifactRef) -> bool:
+    """Return whether learning from corrections is shown to have cost right answers, and say so in the table."""
+    figures = metrics_of(report)
+    moment = "correction/training_time"
+    if figures.get(f"{moment}/high", 0.0) >= 0:  # a plan has measured nothing yet
+        return False
+    session = current_session()
+    row = session.rows[-1]
+    row.status = "refused"
+    row.reasons = (
+        f"right answers {figures['correction/before/right']:.3f} before learning from corrections, "
+        f"{figures['correction/after/right']:.3f} after: {figures[f'{moment}/mean']:+.3f} "
+        f"[{figures[f'{moment}/low']:+.3f}, {figures[f'{moment}/high']:+.3f}], "
+        f"n={figures['correction/prompts']:.0f}; the model stays as it was",
+    )
+    session.on_event({"type": "refused", "title": row.name, "reasons": row.reasons})
+    return True

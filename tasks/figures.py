@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 TELLING = (
     *("documents", "tokens", "pairs", "dropped"),
     *("raw", "accepted", "acceptance_rate", "samples", "solved_share"),
-    *("eval/open_book/right", "eval/open_book/valid", "eval/text/bits_per_byte", "eval/open_book/answer_loss"),
+    *("eval/open_book/right", "eval/open_book/valid", "eval/text/bits_per_byte", "eval/*/right"),
     *("correction/before/right", "correction/after/right", "correction/best/right", "correction/revised/right"),
     *("eval_bits_per_byte", "eval_loss_nats", "train_loss", "steps"),
 )
@@ -21,12 +22,13 @@ def number(value: float) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return a metric's name as people say it: eval/open_book/right -> right, correction/best/right -> best right."""
-    parts = name.split("/")
-    return " ".join(parts[1:] if parts[0] == "correction" else parts[-1:]).replace("_", " ")
+    """Return a metric's name as people say it: eval/open_book/right -> right, eval/call/right -> call right."""
+    parts = [part for part in name.split("/") if part not in {"eval", "correction", "open_book", "text"}]
+    return " ".join(parts).replace("_", " ")
 
 
 def figures(metrics: Mapping[str, float], most: int = 3) -> str:
     """Return the figures of a stage that tell most, in one line."""
-    names = [name for name in TELLING if name in metrics] or list(metrics)
+    found = [name for pattern in TELLING for name in metrics if fnmatchcase(name, pattern)]
+    names = list(dict.fromkeys(found)) or list(metrics)
     return "  ".join(f"{short_name(name)} {number(metrics[name])}" for name in names[:most])

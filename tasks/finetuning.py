@@ -23,12 +23,14 @@ def tune(
     min_real_share: float,
     recipe: Recipe,
     title: str,
+    max_real_share: float = 1.0,
 ) -> ArtifactRef:
     """Train `model` on the corpus's pairs and the extra ones, accumulated; a retry resumes from the last checkpoint."""
     inputs = {"model": model, "corpus": corpus, **{f"extra-{n}": ref for n, ref in enumerate(extra, 1)}}
     config = TuneStage(
         training=training,
         min_real_share=min_real_share,
+        max_real_share=max_real_share,
         replay_share=recipe.replay_share,
         repeat_share=recipe.repeat_share,
     )

@@ -73,6 +73,10 @@ class CorrectionConfig(Config):
     training: TrainingConfig = Field(
         default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=2e-4)), description="Learning from the verified."
     )
+    max_real_share: Fraction = Field(
+        default=0.5,
+        description="Largest share of real pairs' tokens beside the verified answers that are learned from.",
+    )
     best_of: PositiveInt = Field(default=4, description="Candidates at generation time; the verifier chooses.")
     measure_prompts: PositiveInt = Field(default=300, description="Held-out prompts of the paired measurement.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of prompts.")

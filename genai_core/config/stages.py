@@ -39,6 +39,9 @@ class TuneStage(Config):
 
     training: TrainingConfig
     min_real_share: Fraction = Field(default=0.0, description="Least share of trained tokens that come from `corpus`.")
+    max_real_share: Annotated[Fraction, LeftOutWhile(1.0)] = Field(
+        default=1.0, description="Largest share of trained tokens that come from `corpus`, where there are extra pairs."
+    )
     replay_share: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
         default=0.0, description="Share of rows that are the corpus's own text, against forgetting it."
     )

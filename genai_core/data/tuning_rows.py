@@ -3,6 +3,10 @@
 Training on a model's own text alone loses the tails of the distribution; keeping all real data beside it bounds the
 error (Gerstgrasser et al. 2024, arXiv 2404.01413). What is held to a share is trained tokens, because they are what the
 loss averages over: with R real ones and a least share s, the extra ones are cut down to R (1 - s) / s.
+
+The other way round where a few hundred verified answers are what shall be learned: among ten thousand real pairs, most of
+which are the same questions, they would be lost. With a largest share s of real tokens and E extra ones, the real ones are
+cut down to E s / (1 - s), and a pair that is both counts as extra.
 """
 
 from __future__ import annotations
@@ -28,16 +32,18 @@ def build_tuning_rows(
     seq_len: int,
     min_real_share: float,
     seed: int,
+    max_real_share: float = 1.0,
 ) -> tuple[PackedRows, dict[str, Any]]:
     """Return packed rows and what went into them; the same arguments give the same rows.
 
     Args:
-        real: pairs of the corpus; only duplicates and those that do not fit a row are left out.
+        real: pairs of the corpus; duplicates, those that do not fit a row, and what `max_real_share` cuts are left out.
         extra: synthetic or corrected pairs; a repetition of any earlier pair is left out.
         tokenizer: with a chat template.
         seq_len: tokens in a row.
         min_real_share: least share of trained tokens from `real`; 0 keeps all extra ones, 1 none.
-        seed: which extra pairs stay when not all may.
+        seed: which pairs stay when not all may.
+        max_real_share: largest share of trained tokens from `real`; 1 keeps all of them. Without extra pairs it does nothing.
 
     Raises:
         DataError: nothing is left to train on; or the template breaks more than 0.1 % of the pairs.
@@ -45,11 +51,16 @@ def build_tuning_rows(
     check_seq_len(seq_len)
     seen: set[tuple[str, str]] = set()
     dropped: dict[str, dict[str, int]] = {"real": {}, "extra": {}}
-    kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
-    kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
-    chosen = _choose_extra(kept_real, kept_extra, min_real_share, seed)
-    if len(chosen) < len(kept_extra):
-        dropped["extra"]["over_share"] = len(kept_extra) - len(chosen)
+    if extra and max_real_share < 1:
+        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
+        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
+        kept_real = _cut(kept_real, kept_extra, max_real_share, seed, dropped["real"])
+    else:
+        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
+        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
+    chosen = kept_extra
+    if min_real_share > 0:
+        chosen = _cut(kept_extra, kept_real, 1 - min_real_share, seed, dropped["extra"])
     if not kept_real and not chosen:
         raise DataError(
             f"No instruction pair is left to train on, of {len(real)} real and {len(extra)} extra ones; dropped: {dropped}. "
@@ -94,14 +105,19 @@ def _render(
     return examples
 
 
-def _choose_extra(real: list[Example], extra: list[Example], min_real_share: float, seed: int) -> list[Example]:
-    """Return as many extra examples as the share allows, in their own order, drawn by the seed."""
-    if min_real_share <= 0 or not extra:
-        return extra
-    budget = _count_trained(real) * (1 - min_real_share) / min_real_share
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(extra))
-    tokens = np.cumsum([_count_trained([extra[index]]) for index in order])
-    return [extra[index] for index in sorted(order[: int(np.searchsorted(tokens, budget, side="right"))])]
+def _cut(
+    examples: list[Example], others: list[Example], max_share: float, seed: int, dropped: dict[str, int]
+) -> list[Example]:
+    """Return as many examples as make up so large a share beside the others, in their own order, drawn by the seed."""
+    if max_share >= 1 or not examples:
+        return examples
+    budget = _count_trained(others) * max_share / (1 - max_share)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(examples))
+    tokens = np.cumsum([_count_trained([examples[index]]) for index in order])
+    chosen = [examples[index] for index in sorted(order[: int(np.searchsorted(tokens, budget, side="right"))])]
+    if len(chosen) < len(examples):
+        dropped["over_share"] = len(examples) - len(chosen)
+    return chosen
 
 
 def _count_trained(examples: Sequence[Example]) -> int:

@@ -53,6 +53,7 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         training.seq_len,
         config.min_real_share,
         training.seed,
+        config.max_real_share,
     )
     rows_file = context.workspace.path / "rows" / "train.arrow"
     draft = rows_file.with_suffix(".part")

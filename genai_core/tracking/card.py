@@ -144,6 +144,7 @@ def _evidence(evidence: Sequence[Evidence], figures: Mapping[str, float], openin
     else:
         parts.append("There was nothing to compare with.")
     if figures:
+        parts.append("All figures of this version on the sealed split:")
         rows = ["| figure | value |", "|---|---|"]
         rows += [f"| {_cell(name)} | {figures[name]:.4g} |" for name in sorted(figures)]
         parts.append("\n".join(rows))

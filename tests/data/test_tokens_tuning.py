@@ -51,6 +51,26 @@ def test_the_share_of_real_tokens_holds_and_no_real_pair_is_lost(share):
     assert stats["examples"]["extra"] == {0.0: 60, 1.0: 0}.get(share, stats["examples"]["extra"])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
+def test_a_largest_share_of_real_tokens_holds_and_no_extra_pair_is_lost(share):
+    """A few verified answers among many real pairs, five of which are the very same: those count as extra."""
+    real, extra = pairs(300), [*pairs(5, "corrected"), *pairs(15, "corrected", words=5, start=500)]
+    rows, stats = build_tuning_rows(real, extra, own_tokenizer(), SEQ_LEN, 0.0, 0, share)
+    found = examples_in(rows)
+    assert all(ids_of(pair) in found for pair in extra)
+    tokens = stats["trained_tokens"]
+    assert tokens["real"] / (tokens["real"] + tokens["extra"]) <= share
+    assert stats["examples"]["extra"] == 20
+    assert stats["dropped"]["real"] == {"duplicate": 5, "over_share": 295 - stats["examples"]["real"]}
+    longest = max(sum(render_example(own_tokenizer(), p.prompt, p.completion)[1]) for p in real)
+    assert (tokens["real"] + longest) / (sum(tokens.values()) + longest) > share or not share, "the share is used up"
+
+
+def test_without_extra_pairs_a_largest_share_cuts_nothing():
+    _, stats = build_tuning_rows(pairs(20), [], own_tokenizer(), SEQ_LEN, 0.0, 0, 0.5)
+    assert stats["examples"] == {"real": 20, "extra": 0}
+
+
 def test_a_more_tolerant_share_keeps_what_a_stricter_one_kept():
     real, extra = pairs(20), pairs(60, "synthetic-g1", start=100)
     strict, loose = (
