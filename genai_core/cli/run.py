@@ -18,7 +18,7 @@ from rich.text import Text
 from genai_core.cli.options import settings_of
 from genai_core.cli.screen import Screen, clock, end_table
 from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
-from genai_core.config.load import load_recipe
+from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
@@ -46,7 +46,8 @@ def run_recipe(
             f"--report {report}: there is no folder {report.absolute().parent}. Make it, or choose another."
         )
     os.environ.update({key: os.environ.get(key, value) for key, value in prefect_environment(settings.home).items()})
-    stop = install_stop_button(console)
+    stop = StopButton(console)
+    stop.arm()
     run = Run(recipe, settings, list(refresh), console, stop, started)
     try:
         run.prepare()
@@ -63,19 +64,27 @@ def run_recipe(
     return 3 if run.status == "refused" else 0
 
 
-def install_stop_button(console: Console) -> threading.Event:
-    """Turn SIGINT and SIGTERM into a request to stop at the next good point; a second Ctrl-C ends at once."""
-    stop = threading.Event()
+class StopButton:
+    """Turns SIGINT and SIGTERM into a request to stop at the next good point; a second Ctrl-C ends at once."""
 
-    def press(number: int, _: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pressed = threading.Event()
+
+    def arm(self) -> None:
+        """Take both signals. Again inside a flow: Prefect takes SIGTERM at its start, and would break off anywhere."""
+        signal.signal(signal.SIGINT, self._press)
+        signal.signal(signal.SIGTERM, self._press)
+
+    def is_pressed(self) -> bool:
+        """Return whether a person or the system wants the run to stop."""
+        return self._pressed.is_set()
+
+    def _press(self, number: int, _: Any) -> None:
+        if self.is_pressed() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.set()
-        console.print(Text("  stopping: the running stage writes its state first (Ctrl-C again to stop at once)"))
-
-    signal.signal(signal.SIGINT, press)
-    signal.signal(signal.SIGTERM, press)
-    return stop
+        self._pressed.set()
+        self._console.print(Text("  stopping: the running stage writes its state first (Ctrl-C again to stop at once)"))
 
 
 class Run:
@@ -87,7 +96,7 @@ class Run:
         settings: Settings,
         refresh: list[str],
         console: Console,
-        stop: threading.Event,
+        stop: StopButton,
         started: float,
     ) -> None:
         self.recipe = recipe
@@ -110,11 +119,14 @@ class Run:
         # what the user may have mistaken is refused before a server is started or a file written
         resolve_sources(self.recipe)
         open_store(self.settings.storage_uri, self.settings)
+        from genai_core.tracking.connection import check_address, check_reachable
+
+        check_address(self.settings.tracking_uri)
+        if self.refresh:
+            self._check_refresh()
         needs_server = not self.prefect_api
         if needs_server:
             begin_prefect(self.settings.home)
-        from genai_core.tracking.connection import check_reachable
-
         reachable = threading.Thread(target=self._check_tracking, args=(check_reachable,), daemon=True)
         self._tracking_error: Exception | None = None
         reachable.start()
@@ -157,7 +169,7 @@ class Run:
             token = SURROUNDINGS.set(
                 Surroundings(
                     on_event=screen.hear,
-                    should_stop=self.stop.is_set,
+                    should_stop=self.stop.is_pressed,
                     settings=self.settings,
                     on_session=self._remember,
                 )
@@ -186,6 +198,20 @@ class Run:
 
     def _remember(self, session: Any) -> None:
         self.rows = session.rows
+        self.stop.arm()
+
+    def _check_refresh(self) -> None:
+        """Refuse the name of a stage that this recipe does not have: it would be passed over in silence."""
+        from flows.plan import plan
+        from genai_core.stages.registry import STAGES
+
+        titles = [row.name for row in plan(self.recipe, self.settings, [])]
+        known = list(dict.fromkeys([*titles, *STAGES]))
+        for name in self.refresh:
+            if name not in known:
+                raise ConfigError(
+                    f"--refresh {name}: there is no such stage.{nearest(name, known)} Known: {', '.join(known)}."
+                )
 
     def show(self, error: str = "") -> None:
         """Print the end table, the model, the gate's reasons."""

@@ -58,7 +58,7 @@ class Connection:
         open_mlflow()
         from mlflow import MlflowClient
 
-        _check_address(self.uri)
+        check_address(self.uri)
         with self.call("connect"):
             if self.uri.startswith("sqlite:"):
                 make_database(_sqlite_path(self.uri), _beside(self.uri))
@@ -137,7 +137,7 @@ def check_reachable(uri: str, seconds: float = 30.0) -> None:
         ConfigError: the address can never work: unknown scheme, a file that is no database, access denied.
         TransientError: nothing answered in time; names the address, without credentials.
     """
-    _check_address(uri)
+    check_address(uri)
     deadline = time.monotonic() + seconds
     pause = 0.25
     while True:
@@ -153,7 +153,7 @@ def check_reachable(uri: str, seconds: float = 30.0) -> None:
         pause = min(2 * pause, 4.0)
 
 
-def _check_address(uri: str) -> None:
+def check_address(uri: str) -> None:
     """Refuse what cannot be an address, before MLflow retries it for a minute or makes a file of it."""
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]

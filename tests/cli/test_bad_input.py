@@ -73,6 +73,17 @@ def test_an_unknown_recipe_key(genai: Any, tmp_path: Path) -> None:
     )
 
 
+def test_a_stage_to_refresh_that_is_none(genai: Any, tmp_path: Path) -> None:
+    refused(
+        genai("run", "minute", "--refresh", "train-g7"),
+        tmp_path,
+        "--refresh train-g7",
+        "Did you mean 'train-g",
+        "Known",
+    )
+    assert not list((tmp_path / "home" / "services").rglob("*.*")), "no server was started for it"
+
+
 def test_a_wrong_type(genai: Any, tmp_path: Path) -> None:
     refused(
         genai("run", "minute", "--set", "pretraining.steps=many"), tmp_path, "pretraining.steps = 'many'", "integer"

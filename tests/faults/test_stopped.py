@@ -1,4 +1,4 @@
-"""A person's SIGINT, and a run that slept (SIGSTOP) while another took its claim over."""
+"""SIGINT and SIGTERM, and a run that slept (SIGSTOP) while another took its claim over."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ pytestmark = pytest.mark.faults
 SHORT = {"GENAI_STALE_CLAIM_SECONDS": "4", "GENAI_HEARTBEAT_SECONDS": "0.5"}
 
 
-def test_interrupted(home: Home, unbroken: Home) -> None:
-    """SIGINT ends the run with 130 and a checkpoint of that very step; the rerun resumes from it."""
-    [(step, after)] = moments("SIGINT", [(6, 24)])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_interrupted(home: Home, unbroken: Home, sent: signal.Signals) -> None:
+    """A person's SIGINT or a system's SIGTERM ends the run with 130 and a checkpoint of that very step; the rerun resumes."""
+    [(step, after)] = moments(sent.name, [(6, 24)])
     with home.start("pretraining") as running:
         running.await_step(step, after)
         began = time.monotonic()
-        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(sent)
         running.end(130)
         print(f"  stopped {time.monotonic() - began:.1f} s after the signal")
         running.await_nothing_left(GONE_WITHIN_SECONDS)
