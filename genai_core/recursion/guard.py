@@ -8,7 +8,9 @@ synthetic data's doing. So a rule refuses only where
        prompts), and
     2. it is beyond the null band: the interval of the same figure of the control arm.
 
-Held-out loss is compared with the control arm itself, so there both are one condition. Duplicates among the raw
+Held-out loss is compared with the control arm itself, so there both are one condition. The rate of right answers is what
+users feel, and a hundred prompts give it a wide interval: it refuses already where the interval excludes "no change" and
+the mean is beyond threshold and null band (the gate's rule, evaluation/gates.py). Duplicates among the raw
 synthetic pairs and the number of accepted pairs are counts of the data and have no band.
 
 Three refusing rules, or loss and tail coverage together, are collapse and not a bad draw: the loop stops.
@@ -116,7 +118,7 @@ def judge_generation(figures: GenerationFigures, config: GuardConfig, min_accept
         judge_ratio("Vendi score", "generation 0", figures.vendi, config.min_diversity_ratio),
         judge_self_bleu(figures.self_bleu, config),
         judge_ratio("tail coverage", "generation 0", figures.tail_coverage, config.min_tail_coverage_ratio),
-        judge_ratio("right answers", "the parent", figures.right, config.min_right_ratio),
+        judge_ratio("right answers", "the parent", figures.right, config.min_right_ratio, shown_below=1.0),
     ]
     findings.sort(key=lambda finding: finding.passed)
     failed = tuple(finding.metric for finding in findings if not finding.passed)
@@ -165,20 +167,31 @@ def judge_loss(increase: Interval | None, config: GuardConfig) -> Finding:
     )
 
 
-def judge_ratio(metric: str, reference: str, change: Change | None, min_ratio: float) -> Finding:
-    """Judge a figure that must not fall below a share of the reference's."""
+def judge_ratio(
+    metric: str, reference: str, change: Change | None, min_ratio: float, *, shown_below: float | None = None
+) -> Finding:
+    """Judge a figure that must not fall below a share of the reference's.
+
+    Args:
+        metric: its name.
+        reference: whose share it is.
+        change: its ratio to the reference; None if it could not be measured.
+        min_ratio: what it must not fall below.
+        shown_below: the whole interval must lie below this for a refusal; None: below `min_ratio`.
+    """
     if change is None:
         return _unmeasured(metric, "there are no held-out prompts")
     found, null = change.candidate, change.control
     if not math.isfinite(found.mean):
         return Finding(metric, True, f"{metric}: {reference} has none, so it cannot fall")
-    passed = found.high >= min_ratio or found.mean >= null.low
+    is_shown = found.high < (min_ratio if shown_below is None else shown_below)
+    passed = found.mean >= min_ratio or not is_shown or found.mean >= null.low
     return Finding(
         metric,
         passed,
         f"{metric}: {found.mean:.3f} of {reference}'s, 95 % band {_number(found.low)} to {_number(found.high)}, "
         f"real-only arm {_number(null.mean)} ({_number(null.low)} to {_number(null.high)}), n={found.n}; "
-        f"{'not below' if passed else 'below'} {min_ratio:g}",
+        f"{'not shown to be below' if passed else 'below'} {min_ratio:g}",
     )
 
 

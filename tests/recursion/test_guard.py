@@ -131,6 +131,20 @@ def test_wrong_answers_are_refused_as_wrong_answers() -> None:
     assert "of the parent's" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("mean", "high", "passes"),
+    [(0.60, 0.95, False), (0.60, 1.05, True), (0.95, 0.98, True), (0.85, 0.97, True)],
+    ids=["shown and beyond", "not shown", "within the threshold", "as the real-only arm"],
+)
+def test_right_answers_need_not_fall_with_the_whole_interval(mean: float, high: float, passes: bool) -> None:
+    """0.12 right after 0.20 on 100 prompts: the interval reaches above the threshold, and still shows a fall."""
+    control = Interval(1.0, 0.83, 1.17, 100)
+    change = Change(Interval(mean, mean - 0.2, high, 100), control)
+    assert judge_ratio("right answers", "the parent", change, 0.9, shown_below=1.0).passed is passes
+    # the rule of the other figures lets all of these pass: their interval must lie below the threshold as a whole
+    assert judge_ratio("distinct-2", "generation 0", change, 0.9).passed
+
+
 def test_too_few_pairs_are_refused_before_anything_is_measured() -> None:
     figures = GenerationFigures(3, 0.0, None, None, None, None, None, None)
     verdict = judge_generation(figures, GuardConfig(), min_accepted=8)
