@@ -10,7 +10,7 @@ TELLING = (
     *("raw", "accepted", "acceptance_rate", "samples", "solved_share"),
     *("eval/open_book/right", "eval/open_book/valid", "eval/text/bits_per_byte", "eval/*/right"),
     *("correction/before/right", "correction/after/right", "correction/best/right", "correction/revised/right"),
-    *("eval_bits_per_byte", "eval_loss_nats", "train_loss", "steps"),
+    *("eval_bits_per_byte", "3-gram_bits_per_byte", "5-gram_bits_per_byte", "eval_loss_nats", "train_loss", "steps"),
 )
 
 

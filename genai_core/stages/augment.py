@@ -1,7 +1,7 @@
 """Raw text -> documents, pairs, a tokenizer and packed rows.
 
     read -> repair -> exact duplicates -> quality -> near duplicates -> personal data -> split -> leaks
-         -> pairs -> decontaminate -> tokenizer -> pack -> preflight
+         -> pairs -> decontaminate -> tokenizer -> pack -> n-grams -> preflight
 
 Every document that does not arrive is counted by reason (stats.json) and a few of each are kept (samples.json).
 """
@@ -27,6 +27,7 @@ from genai_core.data.dedup import Duplicate, find_exact, find_near
 from genai_core.data.documents import Document, Pair, write_documents, write_pairs
 from genai_core.data.dropped import Dropped
 from genai_core.data.links import keep_links, link_titles
+from genai_core.data.ngrams import ngram_bits_per_byte
 from genai_core.data.order import permute_epoch
 from genai_core.data.packing import PackedRows, pack_documents
 from genai_core.data.pii import mask_document
@@ -37,6 +38,7 @@ from genai_core.data.sources import s3
 from genai_core.data.sources.registry import read_documents
 from genai_core.data.sources.result import ReadResult
 from genai_core.data.split import SIDES, assign_sides, find_leaks
+from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import document_end_id, encode_documents, train_tokenizer
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -54,6 +56,7 @@ STEPS = (
     "decontaminate",
     "tokenizer",
     "pack",
+    "n-grams",
     "preflight",
 )
 
@@ -95,8 +98,11 @@ def augment(config: AugmentStage, context: StageContext) -> StageResult:
         tokenizer = _make_tokenizer(settings, context, corpus.sides["train"])
     with _step("pack", corpus, context):
         packed = _write(settings, context, corpus, tokenizer)
+    with _step("n-grams", corpus, context):
+        found = ngram_bits_per_byte(packed["train"], packed["heldout"], count_token_bytes(tokenizer, len(tokenizer)))
+        corpus.stats["ngram_bits_per_byte"] = {str(order): round(bits, 6) for order, bits in found.items()}
     with _step("preflight", corpus, context):
-        shares = write_preflight(context.output, tokenizer, corpus.pairs["train"], packed)
+        shares = write_preflight(context.output, tokenizer, corpus.pairs["train"], packed["train"])
         corpus.stats["supervised_shares"] = {
             name: round(float(source["share"]), 6) for name, source in sorted(shares["sources"].items())
         }
@@ -278,8 +284,10 @@ def _base_at(ref: ArtifactRef) -> HubBase | FolderBase | GgufBase:
     return GgufBase(path=ref.uri) if ref.uri.endswith(".gguf") else FolderBase(path=ref.uri)
 
 
-def _write(settings: AugmentationConfig, context: StageContext, corpus: Corpus, tokenizer: Any) -> PackedRows:
-    """Write everything but the preflight; return the packed training rows."""
+def _write(
+    settings: AugmentationConfig, context: StageContext, corpus: Corpus, tokenizer: Any
+) -> dict[str, PackedRows]:
+    """Write everything but the preflight; return the packed rows of training and held-out text."""
     output = context.output
     tokenizer.save_pretrained(str(output / "tokenizer"))
     packed: dict[str, PackedRows] = {}
@@ -316,7 +324,7 @@ def _write(settings: AugmentationConfig, context: StageContext, corpus: Corpus, 
         "tasks": {side: _count_tasks(corpus.pairs[side]) for side in SIDES},
         "vocab_size": len(tokenizer),
     }
-    return packed["train"]
+    return packed
 
 
 class _Counted:
@@ -342,6 +350,7 @@ def _metrics(corpus: Corpus) -> dict[str, float]:
         "rows_skipped": corpus.stats["rows_skipped"],
         "dropped": corpus.stats["dropped_total"],
     }
+    figures |= {f"{order}-gram_bits_per_byte": bits for order, bits in corpus.stats["ngram_bits_per_byte"].items()}
     figures |= {f"dropped_{reason}": count for reason, count in corpus.stats["dropped"].items()}
     return {name: float(value) for name, value in figures.items()}
 

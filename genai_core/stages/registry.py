@@ -46,8 +46,8 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("augment", 1, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
-        Stage("pretrain", 1, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
+        Stage("augment", 2, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
+        Stage("pretrain", 2, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
         Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
         Stage("synthesize", 1, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
         Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),

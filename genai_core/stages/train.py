@@ -30,7 +30,10 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
         held_out=corpus / "packed" / "heldout.arrow",
         start={"base": config.base.model_dump(mode="json"), "base_ref": _dump(context.refs.get("base"))},
     )
-    return StageResult(metrics={**result.metrics, **shares}, told=result.told)
+    # beside its own figure, what counting predicts of the same rows
+    ngrams = json.loads((corpus / "stats.json").read_text(encoding="utf-8"))["ngram_bits_per_byte"]
+    yardstick = {f"{order}-gram_bits_per_byte": float(bits) for order, bits in ngrams.items()}
+    return StageResult(metrics={**result.metrics, **shares, **yardstick}, told=result.told)
 
 
 def tune(config: TuneStage, context: StageContext) -> StageResult:

@@ -21,13 +21,13 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
 from genai_core.config.training import TrainingConfig
 from genai_core.data.packing import PackedRows
+from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
-from genai_core.models.token_bytes import count_token_bytes
 from genai_core.objectives.registry import build_objectives
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
@@ -106,7 +106,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     run_probes(model, lambda input_ids, position_ids: states_at(model, plan.precision, input_ids, position_ids))
     held_out = None
     if given.held_out:
-        token_bytes = count_token_bytes(tokenizer, head_weight(model).shape[0])
+        token_bytes = torch.from_numpy(count_token_bytes(tokenizer, head_weight(model).shape[0]))
         measured = PackedRows.open(Path(given.held_out))
         held_out = HeldOut(measured, token_bytes) if len(measured) else None
     stop_file = keeper.path / STOP_FILE

@@ -14,7 +14,6 @@ from genai_core.data.tokenizer import train_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.load import init_scratch, load_base, load_model, save_model
 from genai_core.models.resolve import check_base, resolve_base
-from genai_core.models.token_bytes import count_token_bytes
 
 BASE = ScratchBase(n_layers=2, d_model=32, n_heads=2, n_kv_heads=1, d_ff=48, max_seq_len=64)
 
@@ -207,11 +206,3 @@ def test_a_file_that_is_not_gguf_is_refused(tmp_path):
     base = GgufBase(path=str(tmp_path / "fake.gguf"))
     with pytest.raises(ModelError, match="is not a readable GGUF file"):
         check_base(base, resolve_base(base), 16)
-
-
-def test_token_bytes_add_up_to_the_text(tokenizer):
-    counts = count_token_bytes(tokenizer, len(tokenizer) + 5)
-    assert counts.shape == (len(tokenizer) + 5,)
-    for text in ("naïve ärger: some words", "漢字 and 🙂\n\ttabs"):
-        assert int(counts[tokenizer(text)["input_ids"]].sum()) == len(text.encode())
-    assert int(counts[tokenizer.eos_token_id]) == 0

@@ -119,6 +119,7 @@ def test_repeated_passages_reach_pretraining_and_the_replay_of_a_tuning(corpus, 
     pretrained, _ = run(
         tmp_path / "a", "pretrain", PretrainStage(base=BASE, training=TRAINING, repeat_share=0.25), {"corpus": corpus}
     )
+    assert pretrained.metrics["3-gram_bits_per_byte"] == 2.5, "the yardstick that augmentation has measured"
     assert pretrained.metrics["repeated_rows"] == pytest.approx(0.25 * pretrained.metrics["train_rows"], abs=1)
     assert pretrained.metrics["train_loss"] != base[0].metrics["train_loss"]
     config = TuneStage(training=TRAINING, replay_share=0.5, repeat_share=0.25)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 
-def count_token_bytes(tokenizer: Any, vocab_size: int) -> Tensor:
+def count_token_bytes(tokenizer: Any, vocab_size: int) -> np.ndarray:
     """Return the UTF-8 bytes of every token, (vocab_size,) int64; 0 for special tokens and ids without a token.
 
     A byte-level vocabulary writes each byte as one character, so a token's length is its bytes; a `<0x0A>` of a
@@ -18,7 +17,7 @@ def count_token_bytes(tokenizer: Any, vocab_size: int) -> Tensor:
         tokenizer: a fast tokenizer.
         vocab_size: rows of the model's embeddings.
     """
-    counts = torch.zeros(vocab_size, dtype=torch.int64)
+    counts = np.zeros(vocab_size, dtype=np.int64)
     special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
     byte_level = "ByteLevel" in str(tokenizer.backend_tokenizer.decoder)
     for token, index in tokenizer.get_vocab().items():
