@@ -155,7 +155,7 @@ def _measure(
     fits = _rows_that_fit(model, rows, group)
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= most and size <= fits] or [1]
     middle = micro or max(size for size in sizes if size <= USUAL_ROWS)
-    usual: Precision = precision or ("bfloat16" if _has_bfloat16(group.device) else "float32")
+    usual: Precision = precision or ("bfloat16" if has_bfloat16(group.device) else "float32")
 
     def run_pass(kind: Precision, size: int) -> float:
         """Return rows per second of one forward and backward pass, 0 if there is no time left for it."""
@@ -188,7 +188,7 @@ def _measure(
     return precision, micro
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Return whether the processor multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())

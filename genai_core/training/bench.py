@@ -1,0 +1,422 @@
+"""Training speed beside the peers', on the same machine, the same documents and the same model, taking turns.
+
+    python -m genai_core.training.bench --sizes 6M 135M --rounds 3 --json bench.json
+
+    ours             the engine: packed rows, documents isolated, nothing padded
+    trainer          transformers' Trainer on the very same rows, position_ids included: the same mathematics
+    trainer-padded   transformers' Trainer as most people use it: a document a row, padded to the longest of the batch
+    sft              TRL's SFTTrainer with packing (where trl is installed)
+    sft-padded       TRL's SFTTrainer without
+
+A rate is useful tokens (no padding) a second, the median over the steps behind the first three, then over rounds. The
+loss of the last steps stands beside it: a faster step that learns less is no faster. Needs torch and transformers only.
+
+MFU = (6 N + 12 L D T) tokens/s / F,  N weights without the input embeddings, L layers, D width, T row length, F the rate
+of one large bfloat16 matrix product, measured here (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genai_core.config.training import AdamW, TrainingConfig, Wsd
+from genai_core.data.collate import IGNORE_INDEX, collate
+from genai_core.data.order import rows_for_step
+from genai_core.data.packing import PackedRows, pack_documents
+from genai_core.objectives.registry import build_objectives
+from genai_core.training.checkpoint import CheckpointFolder
+from genai_core.training.engine import Engine, Silence
+from genai_core.training.parallel import Group
+from genai_core.training.plan import has_bfloat16
+from genai_core.training.step import Precision
+from genai_core.training.worker import LocalKeeper
+
+WARM_STEPS = 3
+RATE = 3e-4
+CONTENDERS = ("ours", "trainer", "trainer-padded", "sft", "sft-padded")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Llama-type decoder, its rows and its steps."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    d_ff: int
+    vocab: int
+    row_tokens: int
+    step_tokens: int
+
+
+SIZES = {
+    "6M": Size(6, 256, 4, 4, 688, 4096, 256, 4096),
+    "135M": Size(30, 576, 9, 3, 1536, 49152, 256, 2048),
+    "0.1B": Size(12, 768, 12, 12, 2048, 32000, 2048, 65536),
+    "0.5B": Size(24, 1280, 20, 20, 3456, 32000, 2048, 65536),
+    "1B": Size(24, 1792, 14, 14, 4864, 32000, 2048, 65536),
+}
+
+
+@dataclass
+class Turn:
+    """One contender's run."""
+
+    seconds: list[float]
+    """Of each step behind the first ones."""
+
+    tokens: float
+    """Useful ones in a step, on average."""
+
+    loss: float
+    """Mean of the last steps, in nats."""
+
+    def rate(self) -> float:
+        """Return useful tokens a second."""
+        return self.tokens / statistics.median(self.seconds)
+
+
+class Clock:
+    """Notes when each step ends, and its loss."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+
+    def tick(self, device: torch.device) -> None:
+        """Note the end of a step, with everything on the device done."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.ends.append(time.monotonic())
+
+    def turn(self, tokens: float) -> Turn:
+        """Return what was measured."""
+        seconds = np.diff(self.ends)[WARM_STEPS - 1 :].tolist()
+        return Turn(seconds, tokens, statistics.fmean(self.losses[-3:]) if self.losses else math.nan)
+
+
+class ClockLog(Silence):
+    """The engine's log as a clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.clock = Clock()
+        self._device = device
+
+    def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
+        """Note a step."""
+        self.clock.tick(self._device)
+        self.clock.losses.append(float(figures.get("loss", math.nan)))
+
+
+def make_model(size: Size, device: torch.device) -> Any:
+    """Return a model with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size.vocab,
+        hidden_size=size.width,
+        intermediate_size=size.d_ff,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=size.row_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    model: Any = LlamaForCausalLM(config)
+    return model.to(device)
+
+
+def make_documents(size: Size, tokens: int, seed: int = 0) -> list[list[int]]:
+    """Return documents of mixed length in which every token has eight likely followers: something can be learned."""
+    rng = np.random.default_rng(seed)
+    followers = rng.integers(1, min(size.vocab, 4096), size=(min(size.vocab, 4096), 8))
+    documents: list[list[int]] = []
+    left = tokens
+    while left > 0:
+        length = int(np.clip(rng.lognormal(4.4, 0.8), 12, size.row_tokens - 1))
+        choices = rng.integers(0, 8, size=length)
+        document = [int(rng.integers(1, len(followers)))]
+        for choice in choices[1:]:
+            document.append(int(followers[document[-1], choice]))
+        documents.append(document)
+        left -= length + 1
+    return documents
+
+
+def run_ours(size: Size, model: Any, rows: PackedRows, steps: int, precision: Precision) -> Turn:
+    """Train with the engine."""
+    device = model.device
+    config = TrainingConfig(
+        steps=steps,
+        global_batch_tokens=size.step_tokens,
+        seq_len=size.row_tokens,
+        optimizer=AdamW(learning_rate=RATE, weight_decay=0.0),
+        schedule=Wsd(warmup_fraction=0.0, decay_fraction=0.0),
+        checkpoint_every_steps=steps,
+    )
+    log = ClockLog(device)
+    with tempfile.TemporaryDirectory() as folder:
+        keeper = LocalKeeper(Path(folder))
+        engine = Engine(
+            model,
+            build_objectives(config.objective),
+            rows,
+            config,
+            group=Group(0, 1, device),
+            checkpoints=CheckpointFolder(keeper, log, steps),
+            log=log,
+            precision=precision,
+            micro_batch_rows=min(8, config.rows_per_step()),
+        )
+        engine.run()
+    return log.clock.turn(size.step_tokens)
+
+
+def run_trainer(size: Size, model: Any, rows: PackedRows, steps: int, precision: Precision) -> Turn:
+    """Train with transformers' Trainer on the rows that ours takes, in its order."""
+    per_step = size.step_tokens // size.row_tokens
+    order = [index for step in range(steps) for index in rows_for_step(0, step, per_step, len(rows))]
+    batch = collate(rows.take(order))
+    data = [
+        {name: batch[name][index] for name in ("input_ids", "labels", "position_ids")} for index in range(len(order))
+    ]
+    return _run_trainer(model, data, per_step, steps, precision, None, size.step_tokens)
+
+
+def run_trainer_padded(
+    size: Size, model: Any, documents: Sequence[list[int]], steps: int, precision: Precision
+) -> Turn:
+    """Train with transformers' Trainer, a document a row."""
+    per_step = _documents_per_step(size, documents)
+    data = [{"input_ids": torch.tensor(document)} for document in documents[: steps * per_step]]
+    useful = sum(len(one["input_ids"]) for one in data) / steps
+
+    def pad(batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        ids = [one["input_ids"] for one in batch]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
+        labels = torch.where(mask > 0, padded, IGNORE_INDEX)
+        return {"input_ids": padded, "attention_mask": mask, "labels": labels}
+
+    return _run_trainer(model, data, per_step, steps, precision, pad, useful)
+
+
+def _documents_per_step(size: Size, documents: Sequence[list[int]]) -> int:
+    return max(1, round(size.step_tokens / statistics.fmean(len(document) for document in documents)))
+
+
+def _run_trainer(
+    model: Any, data: list[Any], per_step: int, steps: int, precision: Precision, collator: Any, useful: float
+) -> Turn:
+    from torch.utils.data import SequentialSampler
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    clock = Clock()
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+            return SequentialSampler(data)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = InOrder(
+            model=model,
+            args=TrainingArguments(**_arguments(folder, per_step, steps, precision, model.device)),
+            train_dataset=data,
+            data_collator=collator,
+            callbacks=[_clock_callback(clock, model.device)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return clock.turn(useful)
+
+
+def _arguments(folder: str, per_step: int, steps: int, precision: Precision, device: torch.device) -> dict[str, Any]:
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": per_step,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "adam_beta2": 0.95,
+        "optim": "adamw_torch_fused",
+        "bf16": precision == "bfloat16",
+        "use_cpu": device.type == "cpu",
+        "save_strategy": "no",
+        "report_to": [],
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+
+
+def _clock_callback(clock: Clock, device: torch.device) -> Any:
+    from transformers import TrainerCallback
+
+    class Ticks(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick(device)
+
+        def on_log(self, *_: Any, logs: Mapping[str, float] | None = None, **__: Any) -> None:
+            if logs and "loss" in logs:
+                clock.losses.append(float(logs["loss"]))
+
+    return Ticks()
+
+
+def run_sft(
+    size: Size, model: Any, documents: Sequence[list[int]], steps: int, precision: Precision, *, packing: bool
+) -> Turn:
+    """Train with TRL's SFTTrainer, with packing or as it does by default."""
+    from datasets import Dataset, disable_progress_bars
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, PrinterCallback
+
+    trl: Any = import_module("trl")
+    disable_progress_bars()
+    vocabulary = {f"t{index}": index for index in range(size.vocab)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0")), eos_token="t0", pad_token="t0"
+    )
+    per_step = size.step_tokens // size.row_tokens if packing else _documents_per_step(size, documents)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _arguments(folder, per_step, steps, precision, model.device) | {"remove_unused_columns": True}
+        trainer = trl.SFTTrainer(
+            model=model,
+            args=trl.SFTConfig(**arguments, max_length=size.row_tokens, packing=packing, dataset_num_proc=None),
+            train_dataset=Dataset.from_dict({"input_ids": [list(document) for document in documents]}),
+            processing_class=tokenizer,
+            callbacks=[_clock_callback(clock, model.device)],
+        )
+        tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"]) / len(trainer.train_dataset) * per_step
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return clock.turn(tokens)
+
+
+def measure_peak(device: torch.device) -> float:
+    """Return FLOP/s of a large bfloat16 product, the best of a few."""
+    side = 2048 if device.type == "cpu" else 8192
+    a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
+    best = math.inf
+    for _ in range(8):
+        started = time.monotonic()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.monotonic() - started)
+    return 2 * side**3 / best
+
+
+def flops_per_token(size: Size, model: Any) -> float:
+    """Return 6 N + 12 L D T."""
+    weights = sum(parameter.numel() for parameter in model.parameters())  # tied: the head is the embeddings
+    return float(6 * weights + 12 * size.layers * size.width * size.row_tokens)
+
+
+def measure_size(name: str, contenders: Sequence[str], rounds: int, steps: int, device: torch.device) -> dict[str, Any]:
+    """Return one size's figures: for every contender its rate in each round, the median, the loss, the MFU."""
+    size = SIZES[name]
+    precision: Precision = "bfloat16" if has_bfloat16(device) else "float32"
+    documents = make_documents(size, size.step_tokens * (steps + 2))
+    rows = pack_documents(documents, size.row_tokens, 0)
+    start = make_model(size, torch.device("cpu"))
+    runs: dict[str, Callable[[Any], Turn]] = {
+        "ours": lambda model: run_ours(size, model, rows, steps, precision),
+        "trainer": lambda model: run_trainer(size, model, rows, steps, precision),
+        "trainer-padded": lambda model: run_trainer_padded(size, model, documents, steps, precision),
+        "sft": lambda model: run_sft(size, model, documents, steps, precision, packing=True),
+        "sft-padded": lambda model: run_sft(size, model, documents, steps, precision, packing=False),
+    }
+    turns: dict[str, list[Turn]] = {contender: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders:
+            turn = runs[contender](copy.deepcopy(start).to(device))
+            turns[contender].append(turn)
+            print(
+                f"  {name} round {number + 1} {contender}: {turn.rate():,.0f} tokens/s, loss {turn.loss:.3f}",
+                flush=True,
+            )
+    peak = measure_peak(device)
+    work = flops_per_token(size, start)
+    figures = {}
+    for contender, found in turns.items():
+        rate = statistics.median(turn.rate() for turn in found)
+        ratios = [ours.rate() / turn.rate() for ours, turn in zip(turns.get("ours", found), found, strict=True)]
+        figures[contender] = {
+            "tokens_per_second": [round(turn.rate(), 1) for turn in found],
+            "median": round(rate, 1),
+            "loss": round(statistics.median(turn.loss for turn in found), 4),
+            "mfu": round(work * rate / peak, 4),
+            "ours_over_it": round(statistics.median(ratios), 3),
+        }
+    return {
+        "size": asdict(size),
+        "parameters": sum(parameter.numel() for parameter in start.parameters()),
+        "precision": precision,
+        "peak_gflops": round(peak / 1e9, 1),
+        "contenders": figures,
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return the figures as a Markdown table."""
+    lines = ["| size | contender | useful tokens/s | MFU | loss | ours / it |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, one in found.items():
+        for contender, figures in one["contenders"].items():
+            lines.append(
+                f"| {name} | {contender} | {figures['median']:,.0f} | {figures['mfu']:.1%} | {figures['loss']:.3f} | "
+                f"{figures['ours_over_it']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m genai_core.training.bench", description=__doc__.partition("\n")[0] if __doc__ else ""
+    )
+    parser.add_argument("--sizes", nargs="+", default=["6M"], choices=SIZES, metavar="SIZE", help=", ".join(SIZES))
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every contender")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a turn; the first three do not count")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 = all cores")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    given = parser.parse_args(arguments)
+    if given.steps <= WARM_STEPS:
+        parser.error(f"--steps {given.steps}: at least {WARM_STEPS + 1}, the first {WARM_STEPS} do not count")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    contenders = [one for one in given.contenders if not one.startswith("sft") or find_spec("trl")]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {name: measure_size(name, contenders, given.rounds, given.steps, device) for name in given.sizes}
+    print(table(found))
+    if given.json:
+        where = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads()}
+        given.json.write_text(json.dumps({"where": where, "sizes": found}, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
