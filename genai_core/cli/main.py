@@ -154,6 +154,27 @@ def chat(
 
 
 @app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="NAME[@alias], NAME/version, an artifact (name@version) or a folder.")],
+    file: Annotated[Path, typer.Argument(help="JSONL with a prompt field, or a text with a prompt a line.")],
+    out: Annotated[
+        Path | None, typer.Option(help="JSONL to write; default: beside FILE. Found again, it goes on.")
+    ] = None,
+    field: Annotated[str, typer.Option(help="Field of the prompt.")] = "prompt",
+    samples: Annotated[int, typer.Option(min=1, help="Completions of each prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 = the most likely answer.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Complete every prompt of a file; run again after a kill, it goes on where it was."""
+    from genai_core.cli.generate import generate_file
+
+    generate_file(model, file, out, field, samples, temperature, max_new_tokens, seed, mlflow, storage)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="NAME[@alias], NAME/version or an artifact (name@version).")],
     recipe: Annotated[str, typer.Option(help="Recipe whose corpus and evaluation are used.")] = "quickstart",
