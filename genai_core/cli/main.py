@@ -189,6 +189,19 @@ def evaluate(
 
 
 @app.command()
+def report(
+    which: Annotated[str, typer.Argument(metavar="RUN", help="A report file, or the beginning of one's name.")] = "",
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: beside the report.")] = None,
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Write a page of a run, the newest if none is named: stages, curves, evidence, samples, lineage."""
+    from genai_core.cli.report import show_report
+
+    show_report(which, out, mlflow, storage)
+
+
+@app.command()
 def ui(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI on loopback; 0 = any free one.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI on loopback; 0 = any free one.")] = 5000,

@@ -9,6 +9,8 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from genai_core.cli.options import settings_of
+from genai_core.cli.report import reports_folder
 from genai_core.cli.screen import Screen, clock, end_table
 from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
 from genai_core.config.load import load_recipe, nearest
@@ -236,12 +239,10 @@ class Run:
             print_(Text.assemble((f"{self.status}: ", style), error))
         print_(Text(f"{self.status} in {clock(time.monotonic() - self.started)}", style="bold"))
         if self.model is not None and self.status == "completed":
-            print_(Text(f"Try it:  genai chat {self.model['name']}", style="dim"))
+            print_(Text(f"Try it:  genai chat {self.model['name']}     Look at it:  genai report", style="dim"))
 
     def write(self, report: Path | None) -> None:
-        """Write the report, if one is wanted."""
-        if report is None:
-            return
+        """Write the report, where it is wanted and among the reports of all runs, which `genai report` reads."""
         stages = []
         for row in self.rows:
             stage = row.to_json()
@@ -257,4 +258,11 @@ class Run:
             "stages": stages,
             "model": self.model,
         }
-        report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1) + "\n"
+        if report is not None:
+            report.write_text(text, encoding="utf-8")
+        with suppress(OSError):  # on a full disk the page of a failed run is not what matters
+            folder = reports_folder(self.settings)
+            folder.mkdir(parents=True, exist_ok=True)
+            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            (folder / f"{moment}-{self.recipe.name}.json").write_text(text, encoding="utf-8")

@@ -177,6 +177,12 @@ class Tracker(Connection):
                 else:
                     self.client.log_artifact(run_id, str(path), folder or None)
 
+    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return the points of a metric, (step, value), in the order of steps."""
+        with self.call(f"read {metric}"):
+            points = self.client.get_metric_history(run_id, clean_name(metric))
+        return sorted({point.step: float(point.value) for point in points}.items())
+
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run, without the secrets in them."""
         open_mlflow()

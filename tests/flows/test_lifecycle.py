@@ -57,6 +57,18 @@ def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {stage["name"]: stage for stage in report["stages"]}
 
 
+def test_the_run_has_a_page_that_needs_nothing_else(first: Any) -> None:
+    home, _, report, _ = first
+    done = home.genai("report", "--out", "page.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (home.folder / "page.html").read_text()
+    assert all(f"<td>{stage['name']}" in page for stage in report["stages"])
+    assert page.count("<svg") == 3, "two charts and the lineage"
+    assert all(f"{name}@" in page for name in ("minute-corpus", "minute-base", "minute-finetune"))
+    assert "Generation 1: " in page and "Self-correction" in page and "5-gram" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page.split("<h2>Data")[0]
+
+
 def test_all_stages_run_and_leave_a_registered_champion(first: Any) -> None:
     _, code, report, out = first
     assert code == 0, out

@@ -1,0 +1,328 @@
+"""`genai report`: one page of a run that needs nothing else: stages, curves, evidence, samples, lineage."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from genai_core.cli.locate import open_artifacts
+from genai_core.cli.options import settings_of
+from genai_core.cli.screen import clock
+from genai_core.config.settings import Settings
+from genai_core.errors import ConfigError, GenaiCoreError
+from genai_core.storage.artifact import ArtifactRef
+from genai_core.storage.artifacts import ArtifactStore
+from tasks.figures import figures, number
+
+BAR_PIXELS = 80
+SAMPLES = 6
+SMOOTHED = 15
+"""Steps of the running mean that is drawn over a long curve."""
+
+CURVES = {"train/loss": "training loss, nats a token", "eval/bits_per_byte": "held-out bits per byte"}
+
+
+def reports_folder(settings: Settings) -> Path:
+    """Return the folder that `genai run` leaves its reports in."""
+    return settings.home / "reports"
+
+
+def find_report(which: str, settings: Settings) -> Path:
+    """Return the report of a run: a file, the beginning of a name in the reports folder, or '' for the newest.
+
+    Raises:
+        ConfigError: there is none such; names what there is.
+    """
+    if which and Path(which).is_file():
+        return Path(which)
+    known = sorted(reports_folder(settings).glob("*.json"))
+    chosen = [path for path in known if path.stem.startswith(which)] if which else known
+    if chosen:
+        return chosen[-1]
+    there = ", ".join(path.stem for path in known[-5:]) or "none; `genai run` leaves one"
+    raise ConfigError(f"There is no report of {which or 'any run'!r}. The newest are: {there}.")
+
+
+def show_report(which: str, out: Path | None, mlflow: str, storage: str) -> None:
+    """Write the page of a run and say where."""
+    settings = settings_of(storage, mlflow)
+    path = find_report(which, settings)
+    target = out or path.with_suffix(".html")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {target.absolute().parent}. Make it, or choose another.")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        page = describe(report, open_artifacts(settings), settings)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no report of a run ({type(error).__name__}: {error}).") from None
+    target.write_text(render(page), encoding="utf-8")
+    Console(highlight=False, soft_wrap=True).print(str(target))
+
+
+def render(page: Mapping[str, Any]) -> str:
+    """Return the page as HTML; all that comes from data is escaped."""
+    from jinja2 import Environment
+
+    template = (files("genai_core.cli") / "report.html").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True).from_string(template).render(page=page)
+
+
+def describe(report: Mapping[str, Any], store: ArtifactStore, settings: Settings) -> dict[str, Any]:
+    """Return what the page shows. An artifact that is gone, or an MLflow that is away, leaves its part out."""
+    stages = report["stages"]
+    known = {ref.label(): ref for ref in store.list()}
+    opened = {stage["name"]: _Opened(stage, known, store) for stage in stages}
+    longest = max((stage["seconds"] for stage in stages), default=0.0) or 1.0
+    rows = [
+        {
+            "name": stage["name"],
+            "status": stage["status"],
+            "seconds": stage["seconds"],
+            "forecast": (stage.get("forecast") or {}).get("seconds") if stage["status"] == "computed" else None,
+            "width": round(BAR_PIXELS * stage["seconds"] / longest),
+            "artifact": opened[stage["name"]].label,
+            "figures": figures(stage["metrics"], 4),
+            "reasons": stage.get("reasons", []),
+        }
+        for stage in stages
+    ]
+    trained = [
+        float(opened[stage["name"]].told.get("training_seconds", 0.0))
+        for stage in stages
+        if stage["status"] == "computed"
+    ]
+    model = report.get("model")
+    return {
+        "recipe": report["recipe"],
+        "status": report["status"],
+        "clock": clock(report["seconds"]),
+        "computed": sum(stage["status"] == "computed" for stage in stages),
+        "reused": sum(stage["status"] == "reused" for stage in stages),
+        "goodput": sum(trained) / report["seconds"] if any(trained) and report["seconds"] else None,
+        "model": model,
+        "gate": "" if not model else "passed" if model["gate"]["passed"] else "refused",
+        "rows": rows,
+        "charts": draw_curves(opened, settings),
+        "data": _describe_data(opened.get("augment")),
+        "generations": [_describe_generation(one) for name, one in opened.items() if name.startswith("measure-g")],
+        "correction": _describe_correction(opened.get("measure-correction")),
+        **_describe_evaluations(opened),
+        "lineage": _draw_lineage(opened, store),
+    }
+
+
+class _Opened:
+    """A stage's artifact, as far as it is still there."""
+
+    def __init__(self, stage: Mapping[str, Any], known: Mapping[str, ArtifactRef], store: ArtifactStore) -> None:
+        artifact = stage.get("artifact") or {}
+        self.name: str = stage["name"]
+        self.reasons: list[str] = stage.get("reasons", [])
+        self.label = f"{artifact['name']}@{artifact['version']}" if artifact else ""
+        self.ref = known.get(self.label)
+        self.told: Mapping[str, Any] = {}
+        self._store = store
+        self._folder: Path | None = None
+        if self.ref is not None:
+            try:
+                self.told = store.manifest(self.ref.key)["told"]
+            except GenaiCoreError:
+                self.ref = None
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file of the artifact, verified; None if it is not there."""
+        if self.ref is None:
+            return None
+        try:
+            self._folder = self._folder or self._store.fetch(self.ref)
+        except GenaiCoreError:
+            return None
+        path = self._folder / name
+        return path.read_bytes() if path.is_file() else None
+
+    def json(self, name: str) -> Any:
+        """Return a JSON file of the artifact, None if it is not there."""
+        content = self.read(name)
+        return None if content is None else json.loads(content)
+
+
+def draw_curves(opened: Mapping[str, _Opened], settings: Settings) -> list[str]:
+    """Return a chart of each curve over all trainings, as SVG; none if MLflow is away or has forgotten them."""
+    runs = {
+        name: one.told.get("run_id", "")
+        for name, one in opened.items()
+        if "training_seconds" in one.told and name != "promote"
+    }
+    if not any(runs.values()):
+        return []
+    from genai_core.tracking.runs import Tracker
+
+    tracker = Tracker(settings.tracking_uri, "genai", settings.home / "mlartifacts")
+    charts: list[str] = []
+    for metric, title in CURVES.items():
+        try:
+            curves = {name: tracker.curve(run_id, metric) for name, run_id in runs.items() if run_id}
+        except GenaiCoreError:
+            return charts
+        if any(curves.values()):
+            charts.append(_draw(title, {name: curve for name, curve in curves.items() if curve}))
+    return charts
+
+
+def _draw(title: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    import matplotlib as mpl
+    import numpy as np
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "genai"  # else the ids in it are drawn by chance
+    from matplotlib import pyplot
+
+    grey = "#808894"  # legible on light and on dark
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.4))
+    for name, curve in curves.items():
+        steps, values = zip(*curve, strict=True)
+        few = len(steps) < 3 * SMOOTHED
+        (line,) = axes.plot(
+            steps, values, linewidth=1.2, alpha=1.0 if few else 0.25, marker="o" if few else "", markersize=3
+        )
+        if few:
+            line.set_label(name)
+        else:
+            mean = np.convolve(values, np.full(SMOOTHED, 1 / SMOOTHED), mode="valid")
+            axes.plot(steps[SMOOTHED - 1 :], mean, linewidth=1.4, color=line.get_color(), label=name)
+    axes.set_title(title, color=grey, fontsize=10, loc="left")
+    axes.set_xlabel("step", color=grey, fontsize=9)
+    axes.tick_params(colors=grey, labelsize=8)
+    axes.grid(alpha=0.25)
+    for spine in axes.spines.values():
+        spine.set_color(grey)
+    axes.legend(frameon=False, fontsize=8, labelcolor=grey)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+    return out.getvalue().partition("<svg")[1] + out.getvalue().partition("<svg")[2]
+
+
+def _describe_data(augment: _Opened | None) -> dict[str, Any] | None:
+    stats = augment.json("stats.json") if augment else None
+    if not stats:
+        return None
+    dropped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(stats["dropped"].items()))
+    ngrams = ", ".join(f"{order}-gram {bits:.3f}" for order, bits in stats.get("ngram_bits_per_byte", {}).items())
+    sides = {
+        side: {name: f"{one[name]:,}" if name in one else "" for name in ("documents", "bytes", "tokens", "pairs")}
+        for side, one in stats["sides"].items()
+    }
+    return {"sides": sides, "read": f"{stats['documents_read']:,}", "dropped": dropped or "none", "ngrams": ngrams}
+
+
+def _describe_generation(measured: _Opened) -> dict[str, Any]:
+    report = measured.json("report.json") or {}
+    picture = measured.read("metrics.png")
+    verdict = report.get("verdict", {})
+    return {
+        "title": f"Generation {measured.name.removeprefix('measure-g')}: {verdict.get('decision', 'not there any more')}",
+        "reasons": verdict.get("reasons", measured.reasons),
+        "picture": base64.b64encode(picture).decode() if picture else "",
+        "samples": (measured.json("samples.json") or [])[:SAMPLES],
+    }
+
+
+def _describe_correction(measured: _Opened | None) -> dict[str, Any] | None:
+    report = measured.json("report.json") if measured else None
+    if not measured or not report:
+        return None
+    prompts = max(1, report["prompts"])
+    comparisons = [
+        {
+            "moment": moment.replace("_", " "),
+            "arm": one["arm"],
+            "baseline": one["baseline"],
+            "difference": _interval(one["right"], signed=True),
+            "lost": one["transitions"]["ci"],
+            "won": one["transitions"]["ic"],
+            "tokens": f"{one['transitions']['tokens_after'] / prompts:.0f} / {one['transitions']['tokens_before'] / prompts:.0f}",
+        }
+        for moment, one in report["comparisons"].items()
+    ]
+    lines = (measured.read("answers.jsonl") or b"").splitlines()[:SAMPLES]
+    return {"comparisons": comparisons, "samples": [json.loads(line) for line in lines]}
+
+
+def _describe_evaluations(opened: Mapping[str, _Opened]) -> dict[str, Any]:
+    found = []
+    for name, one in opened.items():
+        report = one.json("report.json") if name.startswith(("evaluate-", "seal-")) else None
+        if report:
+            intervals = report.get("intervals", {})
+            shown = {
+                figure: _interval(intervals[figure]) if figure in intervals else number(value)
+                for figure, value in report["figures"].items()
+            }
+            found.append(
+                {"title": name.replace("seal-", "sealed: ").replace("evaluate-", "held out: "), "figures": shown}
+            )
+    return {"evaluations": found, "evaluated": sorted({name for one in found for name in one["figures"]})}
+
+
+def _interval(value: Mapping[str, float], *, signed: bool = False) -> str:
+    mean, low, high = (
+        f"{value[end]:+.3f}" if signed else number(round(value[end], 4)) for end in ("mean", "low", "high")
+    )
+    return f"{mean} [{low}, {high}]"
+
+
+def _draw_lineage(opened: Mapping[str, _Opened], store: ArtifactStore) -> str:
+    """Return the ancestors of the run's model as an SVG: what was made later stands further down."""
+    made = [one for one in opened.values() if one.ref is not None]
+    last = opened.get("promote") or (made[-1] if made else None)
+    if last is None or last.ref is None:
+        return ""
+    from genai_core.tracking.lineage import Node, lineage
+
+    nodes = {node.identity: node for node in lineage(store.manifest, last.ref).walk()}
+    depths: dict[str, int] = {}
+
+    def depth(node: Node) -> int:
+        if node.identity not in depths:
+            depths[node.identity] = 1 + max((depth(one) for one in node.inputs.values()), default=-1)
+        return depths[node.identity]
+
+    width, height, gap, lane = 200, 40, 34, 330
+    levels = sorted(nodes.values(), key=lambda node: (depth(node), node.ref.name))
+    place = {
+        node.identity: (0 if node.ref.kind in ("source", "dataset") else lane, level * (height + gap))
+        for level, node in enumerate(levels)
+    }
+    parts = []
+    for node in nodes.values():
+        x, y = place[node.identity]
+        for parent in node.inputs.values():
+            a, b = place[parent.identity]
+            if a == x:  # along the outside of the lane, further out the longer the way
+                side, out = (a, -1) if not a else (a + width, 1)
+                bulge = side + out * min(90, 14 + (y - b) / 8)
+                way = f"M{side},{b + height / 2} C{bulge},{b + height / 2} {bulge},{y + height / 2} {side},{y + height / 2}"
+            else:
+                begin, end = (a + width, x) if a < x else (a, x + width)
+                middle = (begin + end) / 2
+                way = f"M{begin},{b + height / 2} C{middle},{b + height / 2} {middle},{y + height / 2} {end},{y + height / 2}"
+            parts.append(f'<path d="{way}" fill="none" stroke="currentColor" stroke-opacity=".35"/>')
+    for node in nodes.values():
+        x, y = place[node.identity]
+        parts.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="var(--box)" stroke="var(--line)"/>'
+            f'<text x="{x + 9}" y="{y + 17}" font-size="12" fill="currentColor">{html.escape(node.ref.name[:27])}</text>'
+            f'<text x="{x + 9}" y="{y + 32}" font-size="11" fill="currentColor" opacity=".6">'
+            f"{html.escape(f'{node.stage or node.ref.kind} {node.ref.version}')}</text>"
+        )
+    size_x, size_y = lane + width + 190, max(y for _, y in place.values()) + height
+    return f'<svg viewBox="-95 -2 {size_x} {size_y + 4}" style="max-width:{size_x}px">{"".join(parts)}</svg>'
