@@ -19,11 +19,21 @@ from genai_core.config.training import TrainingConfig
 TRAINING_SHARE = 1.2
 """Of the measured float32 product; bfloat16 pushes it above 1, attention and the optimizer push it down."""
 
-GENERATION_SHARE = 0.6
+GENERATION_SHARE = 1.8
+"""Above 1: prompts asked several times are read once, and most answers end before their limit."""
+
+SCORING_SHARE = 0.7
 TRAINING_START_SECONDS = 8.0
 OTHER_START_SECONDS = 2.0
 PREPARATION_SECONDS = 45.0
+VERIFY_SECONDS = 5.0
 PROMPT_TOKENS = 180
+DOCUMENT_TOKENS = 450
+"""Read for a document of some 250: windows overlap by half."""
+
+USUAL_MICRO_TOKENS = 2048
+"""Tokens in one pass: 8 rows of 256, if the plan does not find another number faster."""
+
 RUNTIME_BYTES = 900_000_000
 """A worker process with torch and transformers imported and nothing loaded."""
 
@@ -61,21 +71,46 @@ def forecast_stage(title: str, recipe: Recipe) -> dict[str, Any]:
     model_bytes = 4 * parameters
     training = training_of(title, recipe)
     if training is not None:
-        return forecast_training(training, parameters, vocab)
+        return forecast_training(training, parameters, vocab, activation_bytes(recipe.base, parameters, vocab))
     if title == "augment":
         return {"seconds": PREPARATION_SECONDS, "memory_bytes": RUNTIME_BYTES, "disk_bytes": 60_000_000}
-    completions = completions_of(title, recipe)
-    tokens = completions * (PROMPT_TOKENS + recipe.evaluation.max_new_tokens)
-    seconds = OTHER_START_SECONDS + 2 * parameters * tokens / (GENERATION_SHARE * measured_flops())
+    if title == "verify":
+        seconds = VERIFY_SECONDS
+    else:
+        written = completions_of(title, recipe) * (PROMPT_TOKENS + recipe.evaluation.max_new_tokens)
+        read = documents_of(title, recipe) * DOCUMENT_TOKENS
+        work = 2 * parameters * (written / GENERATION_SHARE + read / SCORING_SHARE)
+        seconds = OTHER_START_SECONDS + work / measured_flops()
     return {"seconds": round(seconds, 1), "memory_bytes": RUNTIME_BYTES + 2 * model_bytes, "disk_bytes": 5_000_000}
 
 
-def forecast_training(training: TrainingConfig, parameters: int, vocab: int) -> dict[str, Any]:
-    """Return the forecast of one training run."""
+def activation_bytes(base: Base, parameters: int, vocab: int) -> int:
+    """Return what one token leaves behind for the backward pass, in bytes.
+
+    Per layer two norms, q, k, v, the attention's output and the residuals (12 widths), and gate, up and their product
+    (4 feed-forward widths). The shape of a base that is not ours is estimated: a width of 24 times its layers.
+    """
+    if isinstance(base, ScratchBase):
+        return 4 * base.n_layers * (12 * base.d_model + 4 * base.d_ff)
+    layers = max(1.0, float((parameters - 576 * vocab) / (12 * 24**2)) ** (1 / 3))
+    return int(4 * layers * 24 * layers * (12 + 4 * 8 / 3))
+
+
+def forecast_training(training: TrainingConfig, parameters: int, vocab: int, token_bytes: int) -> dict[str, Any]:
+    """Return the forecast of one training run.
+
+    Args:
+        training: its config.
+        parameters: of the model.
+        vocab: tokens.
+        token_bytes: what one token leaves behind for the backward pass.
+    """
     tokens = training.steps * training.global_batch_tokens
     work = (4 if isinstance(training.tuning, LoraAdapter) else 6) * parameters * tokens
     trained = parameters // 50 if isinstance(training.tuning, LoraAdapter) else parameters
-    activations = min(training.global_batch_tokens, 4096) * vocab * 4 // 2
+    together = min(training.global_batch_tokens, USUAL_MICRO_TOKENS)
+    logits = min(together * vocab * 4, 64 << 20)  # the head keeps no more, training/head.py
+    activations = together * token_bytes + 2 * logits
     return {
         "seconds": round(TRAINING_START_SECONDS + work / (TRAINING_SHARE * measured_flops()), 1),
         "memory_bytes": RUNTIME_BYTES + 4 * parameters + 12 * trained + activations,
@@ -96,15 +131,25 @@ def training_of(title: str, recipe: Recipe) -> TrainingConfig | None:
     return None
 
 
+def documents_of(title: str, recipe: Recipe) -> int:
+    """Return how many documents a stage scores."""
+    if title.startswith("measure-g"):
+        return models_of(title) * recipe.evaluation.max_documents
+    return recipe.evaluation.max_documents if title.startswith(("evaluate-", "seal-")) else 0
+
+
+def models_of(title: str) -> int:
+    """Return how many models a generation's measurement asks: candidate and control arm, and once generation 0."""
+    return 3 if title == "measure-g1" else 2
+
+
 def completions_of(title: str, recipe: Recipe) -> int:
     """Return how many completions a stage asks for."""
     synthesis, correction = recipe.recursion.synthesis, recipe.correction
     if title.startswith("synthesize"):
         return synthesis.prompts * synthesis.samples_per_prompt
     if title.startswith("measure-g"):
-        # candidate and control arm, and once generation 0; what the generation before measured is not asked again
-        models = 3 if title == "measure-g1" else 2
-        return models * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
+        return models_of(title) * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
     if title == "sample-corrections":
         return correction.prompts * correction.samples_per_prompt
     if title == "measure-correction":
