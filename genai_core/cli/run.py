@@ -261,6 +261,8 @@ class Run:
         text = json.dumps(content, indent=1) + "\n"
         if report is not None:
             report.write_text(text, encoding="utf-8")
+        if not self.rows:
+            return  # nothing ran, and nothing is left behind
         with suppress(OSError):  # on a full disk the page of a failed run is not what matters
             folder = reports_folder(self.settings)
             folder.mkdir(parents=True, exist_ok=True)

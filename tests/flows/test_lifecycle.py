@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_the_run_has_a_page_that_needs_nothing_else(first: Any) -> None:
     assert all(f"<td>{stage['name']}" in page for stage in report["stages"])
     assert page.count("<svg") == 3, "two charts and the lineage"
     assert all(f"{name}@" in page for name in ("minute-corpus", "minute-base", "minute-finetune"))
-    assert "Generation 1: " in page and "Self-correction" in page and "5-gram" in page
-    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page.split("<h2>Data")[0]
+    assert "5-gram" in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "a browser fetches nothing"
 
 
 def test_all_stages_run_and_leave_a_registered_champion(first: Any) -> None:
