@@ -38,6 +38,7 @@ from genai_core.config.training import AdamW, TrainingConfig, Wsd
 from genai_core.data.collate import IGNORE_INDEX, collate
 from genai_core.data.order import rows_for_step
 from genai_core.data.packing import PackedRows, pack_documents
+from genai_core.models.attention import choose_attention
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.checkpoint import CheckpointFolder
 from genai_core.training.engine import Engine, Silence
@@ -188,6 +189,7 @@ def run_ours(size: Size, model: Any, rows: PackedRows, steps: int, precision: Pr
             precision=precision,
             micro_batch_rows=min(8, config.rows_per_step()),
         )
+        choose_attention(model, is_bfloat16=precision == "bfloat16", row_tokens=size.row_tokens)
         engine.run()
     return log.clock.turn(size.step_tokens)
 
