@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint types unit faults platform install install-dev ui clean
+.PHONY: run test lint types unit faults platform bench install install-dev ui clean
 
 run: install
 	@$(BIN)/genai run $(RECIPE)
@@ -28,6 +28,11 @@ faults: install-dev
 
 platform: install-dev
 	@$(BIN)/pytest -m platform tests
+
+# Speed beside transformers and TRL; generation too, where MODEL names the folder of a model.
+bench: install-dev
+	@$(BIN)/python -W ignore -m genai_core.training.bench --sizes 6M 135M --rounds 2 --steps 10 --json bench-training.json
+	@test -z "$(MODEL)" || $(BIN)/python -W ignore -m genai_core.generation.bench --model $(MODEL) --json bench-generation.json
 
 ui: install
 	@$(BIN)/genai ui

@@ -141,7 +141,8 @@ def make_model(size: Size, device: torch.device) -> Any:
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
-        pad_token_id=0,
+        # no padding token: its embedding would be zeros, and 30 norms of a zero vector make a gradient that overflows
+        pad_token_id=None,
     )
     model: Any = LlamaForCausalLM(config)
     return model.to(device)
