@@ -24,7 +24,8 @@ def number(value: float) -> str:
 def short_name(name: str) -> str:
     """Return a metric's name as people say it: eval/open_book/right -> right, eval/call/right -> call right."""
     parts = [part for part in name.split("/") if part not in {"eval", "correction", "open_book", "text"}]
-    return " ".join(parts).replace("_", " ")
+    said = " ".join(parts).replace("_", " ").removeprefix("eval ")
+    return said.removesuffix(" bits per byte") if "-gram" in said else said
 
 
 def figures(metrics: Mapping[str, float], most: int = 3) -> str:

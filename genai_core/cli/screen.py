@@ -143,13 +143,14 @@ def end_table(rows: Sequence[Any], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     # fixed widths: where the terminal is narrow, only the figures may give way
     longest = max((len(row.name) for row in rows), default=5)
-    table.add_column("stage", no_wrap=True, min_width=longest)
-    table.add_column("status", no_wrap=True, min_width=8)
-    table.add_column("seconds", justify="right", no_wrap=True, min_width=7)
+    fixed = {"stage": longest, "status": max((len(row.status) for row in rows), default=8), "seconds": 7}
     if width >= 120:
-        labels = max((len(row.artifact.label()) for row in rows if row.artifact), default=8)
-        table.add_column("artifact", style="dim", no_wrap=True, min_width=labels)
-    table.add_column("figures", style="dim", overflow="ellipsis", no_wrap=True)
+        fixed["artifact"] = max((len(row.artifact.label()) for row in rows if row.artifact), default=8)
+    for name, size in fixed.items():
+        style, justify = ("dim" if name == "artifact" else None), ("right" if name == "seconds" else "left")
+        table.add_column(name, style=style, justify=justify, no_wrap=True, min_width=size)  # type: ignore[arg-type]
+    room = max(8, width - sum(size + 2 for size in fixed.values()))
+    table.add_column("figures", style="dim", overflow="ellipsis", no_wrap=True, max_width=room)
     for row in rows:
         cells: list[Any] = [row.name, Text(row.status, style=STATUS_STYLE.get(row.status, "")), f"{row.seconds:.1f}"]
         if width >= 120:
