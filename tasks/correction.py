@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from genai_core.config.recipe import Recipe
 from genai_core.config.stages import MeasureCorrectionStage, SampleCorrectionsStage
 from genai_core.storage.artifact import ArtifactRef
-from tasks.session import current_session
+from tasks.session import current_session, refuse_last
 from tasks.stage import RETRY, metrics_of, run_stage
 
 
@@ -47,14 +47,11 @@ def refuse_if_worse(report: ArtifactRef) -> bool:
     moment = "correction/training_time"
     if figures.get(f"{moment}/high", 0.0) >= 0:  # a plan has measured nothing yet
         return False
-    session = current_session()
-    row = session.rows[-1]
-    row.status = "refused"
-    row.reasons = (
+    reason = (
         f"right answers {figures['correction/before/right']:.3f} before learning from corrections, "
         f"{figures['correction/after/right']:.3f} after: {figures[f'{moment}/mean']:+.3f} "
         f"[{figures[f'{moment}/low']:+.3f}, {figures[f'{moment}/high']:+.3f}], "
-        f"n={figures['correction/prompts']:.0f}; the model stays as it was",
+        f"n={figures['correction/prompts']:.0f}; the model stays as it was"
     )
-    session.on_event({"type": "refused", "title": row.name, "reasons": row.reasons})
+    refuse_last(current_session(), (reason,))
     return True

@@ -110,6 +110,13 @@ class Session:
         return owner.model_copy(update={"pid": 0}) if self.launcher.outlives_flow else owner
 
 
+def refuse_last(session: Session, reasons: tuple[str, ...]) -> None:
+    """Show the stage that ended last as refused, and tell the screen why."""
+    row = session.rows[-1]
+    row.status, row.reasons = "refused", reasons
+    session.on_event({"type": "refused", "title": row.name, "reasons": reasons})
+
+
 _SESSION: ContextVar[Session | None] = ContextVar("genai_session", default=None)
 
 

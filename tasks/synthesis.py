@@ -13,7 +13,7 @@ from genai_core.config.base import Config
 from genai_core.config.recipe import Recipe
 from genai_core.config.stages import MeasureGenerationStage, SynthesizeStage
 from genai_core.storage.artifact import ArtifactRef
-from tasks.session import StageRow, current_session
+from tasks.session import StageRow, current_session, refuse_last
 from tasks.stage import RETRY, run_stage
 
 
@@ -87,11 +87,10 @@ def read_verdict(report: ArtifactRef) -> GuardVerdict:
         reasons=tuple(found["verdict"]["reasons"]),
         tail_ratio=1.0 if ratio is None else ratio,
     )
-    row = session.rows[-1]
-    row.reasons = verdict.reasons
-    if verdict.decision != "pass":
-        row.status = "refused"
-        session.on_event({"type": "refused", "title": row.name, "reasons": verdict.reasons})
+    if verdict.decision == "pass":
+        session.rows[-1].reasons = verdict.reasons
+    else:
+        refuse_last(session, verdict.reasons)
     return verdict
 
 

@@ -21,6 +21,7 @@ from genai_core.errors import ConfigError, GenaiCoreError
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.artifacts import ArtifactStore
 from tasks.figures import figures, number
+from tasks.session import EXPERIMENT
 
 BAR_PIXELS = 80
 SAMPLES = 6
@@ -165,7 +166,7 @@ def draw_curves(opened: Mapping[str, _Opened], settings: Settings) -> list[str]:
         return []
     from genai_core.tracking.runs import Tracker
 
-    tracker = Tracker(settings.tracking_uri, "genai", settings.home / "mlartifacts")
+    tracker = Tracker(settings.tracking_uri, EXPERIMENT, settings.home / "mlartifacts")
     charts: list[str] = []
     for metric, title in CURVES.items():
         try:
