@@ -396,8 +396,30 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def find_slower(found: Mapping[str, Any], baseline: Mapping[str, Any], tolerance: float) -> list[str]:
+    """Return what has become slower beside a peer than in an earlier measurement, in words.
+
+    Ratios of two programs in one run are compared, never rates: they hold on another machine too.
+
+    Args:
+        found: figures by size, as `measure_size` returns them.
+        baseline: the same of an earlier run; what only one of them has is passed over.
+        tolerance: share of the earlier ratio that may be lost to noise.
+    """
+    slower = []
+    for name, one in found.items():
+        for contender, figures in one["contenders"].items():
+            before = baseline.get(name, {}).get("contenders", {}).get(contender, {}).get("ours_over_it")
+            now = figures["ours_over_it"]
+            if before is not None and contender != "ours" and now < before * (1 - tolerance):
+                slower.append(
+                    f"{name}: ours / {contender} is {now:.2f}, it was {before:.2f} (tolerance {tolerance:.0%})"
+                )
+    return slower
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print; write JSON where asked."""
+    """Measure and print; write JSON where asked; end with 1 if slower beside the peers than before."""
     parser = argparse.ArgumentParser(
         prog="python -m genai_core.training.bench", description=__doc__.partition("\n")[0] if __doc__ else ""
     )
@@ -407,7 +429,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a turn; the first three do not count")
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 = all cores")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--against", type=Path, help="file of an earlier run: fail where a ratio has fallen")
+    parser.add_argument("--tolerance", type=float, default=0.15, help="share of a ratio that noise may take")
     given = parser.parse_args(arguments)
+    if given.against and not given.against.is_file():
+        parser.error(f"--against {given.against}: there is no such file; `--json FILE` of an earlier run writes one")
     if given.steps <= WARM_STEPS:
         parser.error(f"--steps {given.steps}: at least {WARM_STEPS + 1}, the first {WARM_STEPS} do not count")
     if given.threads:
@@ -419,6 +445,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.json:
         where = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads()}
         given.json.write_text(json.dumps({"where": where, "sizes": found}, indent=1, sort_keys=True) + "\n")
+    if given.against:
+        baseline = json.loads(given.against.read_text(encoding="utf-8"))["sizes"]
+        slower = find_slower(found, baseline, given.tolerance)
+        if slower:
+            raise SystemExit("slower than before:\n  " + "\n  ".join(slower))
+        print(f"no slower beside the others than in {given.against} (tolerance {given.tolerance:.0%})")
 
 
 if __name__ == "__main__":

@@ -21,3 +21,23 @@ def test_ours_and_trainer_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert padded["loss"] == pytest.approx(ours["loss"], abs=0.2)
     assert ours["ours_over_it"] == 1.0
     assert bench.table({"tiny": found}).count("\n") == 4
+
+
+def test_a_ratio_that_has_fallen_is_named_and_noise_is_not() -> None:
+    def figures(**ratios: float) -> dict[str, object]:
+        return {
+            "6M": {"contenders": {name: {"ours_over_it": ratio} for name, ratio in {"ours": 1.0, **ratios}.items()}}
+        }
+
+    before = figures(trainer=1.4, sft=7.0)
+    assert bench.find_slower(figures(trainer=1.25, sft=8.0), before, 0.15) == []
+    assert bench.find_slower(figures(trainer=1.1), before, 0.15) == [
+        "6M: ours / trainer is 1.10, it was 1.40 (tolerance 15%)"
+    ]
+    assert bench.find_slower({"7M": figures(trainer=0.1)["6M"]}, before, 0.15) == []
+
+
+def test_a_baseline_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--against", "nowhere.json"])
+    assert "nowhere.json: there is no such file" in capsys.readouterr().err
