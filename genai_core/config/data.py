@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genai_core.config.base import Config, Fraction, Location, NonNegativeInt, PositiveInt
+from genai_core.config.base import Config, Fraction, LeftOutWhile, Location, NonNegativeInt, PositiveInt
 
 
 class PydocsSource(Config):
@@ -199,6 +199,11 @@ class AugmentationConfig(Config):
     pairs: Pairs = Field(default=PydocsPairs(), description="How instruction pairs are derived.")
     tokenizer: Tokenizer = Field(default=TrainTokenizer(), description="Trained here, or the base model's.")
     seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row.")
+    context: Annotated[Literal["document", "group"], LeftOutWhile("document")] = Field(
+        default="document",
+        description="What a token of a packed row may look back on: its own document, or all documents before it of the "
+        "same group (module, file, group_field), as a reader of the whole would.",
+    )
     bad_row_share: Fraction = Field(
         default=0.01, description="Unreadable rows up to this share (of at least 100) are skipped; more is an error."
     )

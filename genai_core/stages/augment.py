@@ -26,9 +26,9 @@ from genai_core.data.decontamination import find_contamination, find_repeated_pr
 from genai_core.data.dedup import Duplicate, find_exact, find_near
 from genai_core.data.documents import Document, Pair, write_documents, write_pairs
 from genai_core.data.dropped import Dropped
+from genai_core.data.groups import join_groups, shuffle, shuffle_groups
 from genai_core.data.links import keep_links, link_titles
 from genai_core.data.ngrams import ngram_bits_per_byte
-from genai_core.data.order import permute_epoch
 from genai_core.data.packing import PackedRows, pack_documents
 from genai_core.data.pii import mask_document
 from genai_core.data.preflight import write_preflight
@@ -307,12 +307,14 @@ def _write(
         }
         if side == "sealed":
             continue  # opened only by promotion, which scores documents, not rows
+        by_group = settings.context == "group"
         if side == "train":  # neighbours in a row would otherwise be of one module
-            documents = [documents[index] for index in permute_epoch(settings.seed, 0, len(documents))]
+            documents = shuffle_groups(documents, settings.seed) if by_group else shuffle(documents, settings.seed)
         counted = _Counted(encode_documents(tokenizer, (document.text for document in documents)))
+        sequences = join_groups(counted, [document.group for document in documents], end) if by_group else counted
         path = output / "packed" / f"{side}.arrow"
         pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        packed[side] = pack_documents(counted, settings.seq_len, end, pad_id=pad, path=path)
+        packed[side] = pack_documents(sequences, settings.seq_len, end, pad_id=pad, path=path)
         sizes[side] |= {"tokens": counted.tokens, "rows": len(packed[side])}
     if corpus.objects is not None:
         text = json.dumps(corpus.objects, ensure_ascii=False, separators=(",", ":"))
