@@ -104,6 +104,8 @@ def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: Artifac
     """Measure candidate, base and champion alike; register the candidate and let the gate decide."""
     measure = as_task(evaluate)
     measure(base, corpus, recipe, "base")
+    if shots := recipe.evaluation.shots:
+        measure(base, corpus, recipe, f"base-{shots}-shot", shots=shots)
     measure(candidate, corpus, recipe, "candidate")
     as_task(verify)(candidate, recipe)
     base_report = measure(base, corpus, recipe, "base", "sealed")

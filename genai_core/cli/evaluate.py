@@ -37,7 +37,7 @@ def evaluate_model(model: str, recipe_name: str, overrides: Sequence[str], mlflo
         corpus = run_stage("augment", AugmentStage(augmentation=recipe.data), inputs, name=f"{recipe.name}-corpus")
         report = run_stage(
             "evaluate",
-            EvaluateStage(evaluation=recipe.evaluation, split="heldout"),
+            EvaluateStage(evaluation=recipe.evaluation, split="heldout", shots=recipe.evaluation.shots),
             {"model": ref, "corpus": corpus},
             name=f"{recipe.name}-evaluate",
         )

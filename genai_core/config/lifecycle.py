@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from genai_core.config.base import (
     Config,
     Fraction,
+    LeftOutWhile,
     NonNegativeFloat,
     NonNegativeInt,
+    NotIdentity,
     PositiveFloat,
     PositiveInt,
 )
@@ -82,6 +87,30 @@ class CorrectionConfig(Config):
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of prompts.")
 
 
+class Question(Config):
+    """A question of your own with a grade: what the model must still know, or must now know."""
+
+    ask: str = Field(min_length=1, description="The question.")
+    accept: tuple[str, ...] = Field(
+        min_length=1,
+        description="Regular expressions, upper and lower case alike; the answer is right if one is found in it.",
+    )
+
+    @field_validator("accept")
+    @classmethod
+    def _expressions_compile(cls, accept: tuple[str, ...]) -> tuple[str, ...]:
+        for expression in accept:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression!r} is no regular expression: {error}") from None
+        return accept
+
+    def accepts(self, answer: str) -> bool:
+        """Return whether an answer is right."""
+        return any(re.search(expression, answer, re.IGNORECASE) for expression in self.accept)
+
+
 class EvaluationConfig(Config):
     """What is measured of a model, on held-out or sealed data."""
 
@@ -89,6 +118,14 @@ class EvaluationConfig(Config):
     max_prompts: PositiveInt = Field(default=300, description="Prompts of each task.")
     max_new_tokens: PositiveInt = Field(default=48, description="Longest answer, in tokens; greedy.")
     bootstrap_draws: PositiveInt = Field(default=2000, description="Resamples of a paired bootstrap interval.")
+    shots: Annotated[NonNegativeInt, NotIdentity()] = Field(
+        default=0,
+        description="Ask the base model also with so many solved examples before each question, beside which tuning must "
+        "pay; 0 leaves it out.",
+    )
+    questions: Annotated[tuple[Question, ...], LeftOutWhile(())] = Field(
+        default=(), description="Questions with graded answers, asked of base and candidate beside the held-out pairs."
+    )
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of cases and of the bootstrap.")
 
 

@@ -95,6 +95,9 @@ class EvaluateStage(Config):
 
     evaluation: EvaluationConfig
     split: Literal["heldout", "sealed"]
+    shots: Annotated[NonNegativeInt, LeftOutWhile(0)] = Field(
+        default=0, description="Solved training pairs before each question; then only answers are measured, no text."
+    )
 
 
 class VerifyStage(Config):

@@ -78,6 +78,7 @@ METRICS = (
     Metric("valid", "valid"),
     Metric("answer_loss", "answer_nll", "answer_tokens"),
     Metric("answer_bits_per_byte", "answer_nll", "answer_bytes", 1 / math.log(2)),
+    Metric("prompt_tokens", "prompt_tokens"),
     Metric("generated_tokens", "generated_tokens"),
     Metric("stopped", "stopped"),
     Metric("distinct", "first_seen"),

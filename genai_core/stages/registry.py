@@ -53,7 +53,7 @@ STAGES = {
         Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
         Stage("sample-corrections", 1, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 1, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
-        Stage("evaluate", 2, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
+        Stage("evaluate", 3, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
         Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),
     )
 }

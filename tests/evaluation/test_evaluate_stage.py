@@ -100,7 +100,7 @@ def test_the_sealed_split_is_read_only_when_it_is_asked_for(small_world: Path, t
     (corpus / "documents" / "sealed.parquet").unlink()
     (corpus / "pairs" / "sealed.parquet").unlink()
     run(tmp_path / "open", small_world, corpus=corpus)
-    with pytest.raises(DataError, match=r"no documents/sealed\.parquet"):
+    with pytest.raises(DataError, match=r"no pairs/sealed\.parquet"):
         run(tmp_path / "closed", small_world, corpus=corpus, split="sealed")
     _, output = run(tmp_path / "sealed", small_world, split="sealed")
     names = {pair.pair_id for pair in read_pairs(small_world / "corpus" / "pairs" / "sealed.parquet")}

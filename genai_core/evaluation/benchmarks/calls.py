@@ -75,6 +75,7 @@ def pair_cases(
                 "answer_nll": float(row["nll"]),
                 "answer_tokens": float(row["n_tokens"]),
                 "answer_bytes": float(len(pair.completion.encode())),
+                "prompt_tokens": float(answer.n_prompt_tokens),
                 "generated_tokens": float(answer.n_tokens),
                 "stopped": float(answer.finish_reason == "stop"),
                 "first_seen": float(text not in seen),
