@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genai_core.training import bench
+from genai_core.training import bench, bench_peers
 
 TINY = bench.Size(layers=2, width=32, heads=2, kv_heads=2, d_ff=64, vocab=97, row_tokens=64, step_tokens=256)
 
@@ -14,6 +14,7 @@ def test_ours_and_trainer_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(bench.SIZES, "tiny", TINY)
     monkeypatch.setattr(bench, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(bench, "RATE", 1e-2)
+    monkeypatch.setattr(bench_peers, "RATE", 1e-2)
     found = bench.measure_size("tiny", ["ours", "trainer", "trainer-padded"], 1, 8, torch.device("cpu"))
     ours, trainer, padded = found["contenders"].values()
     assert ours["loss"] == pytest.approx(trainer["loss"], abs=2e-4)
