@@ -202,6 +202,20 @@ def report(
 
 
 @app.command()
+def spread(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Reports, as `genai report` takes them.")],
+    only: Annotated[
+        list[str], typer.Option(help="Show figures like this: 'right', 'pretrain: *byte'; repeatable.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+) -> None:
+    """Put the figures of several runs of a recipe side by side: mean and 95 % interval over the runs."""
+    from genai_core.cli.spread import show_spread
+
+    show_spread(runs, only, out)
+
+
+@app.command()
 def ui(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI on loopback; 0 = any free one.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI on loopback; 0 = any free one.")] = 5000,
