@@ -35,7 +35,7 @@ import torch
 
 from genai_core.config.training import AdamW, TrainingConfig, Wsd
 from genai_core.data.packing import PackedRows, pack_documents
-from genai_core.models.attention import choose_attention
+from genai_core.models.fused import choose_kernels
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.bench_peers import (
     RATE,
@@ -144,7 +144,7 @@ def run_ours(size: Size, model: Any, rows: PackedRows, steps: int, precision: Pr
             precision=precision,
             micro_batch_rows=min(8, config.rows_per_step()),
         )
-        choose_attention(model, is_bfloat16=precision == "bfloat16", row_tokens=size.row_tokens)
+        choose_kernels(model, is_bfloat16=precision == "bfloat16", row_tokens=size.row_tokens)
         engine.run()
     return log.clock.turn(size.step_tokens)
 

@@ -2,8 +2,10 @@
 
     logps[b, t] = z[labels[b, t]] - logsumexp(z),   z = W h[b, t - 1]        (the shift is here and nowhere else)
 
-Only supervised positions are computed, CHUNK at a time. In the backward pass a chunk's logits are computed again (one
-more matrix product), unless all of them together are small: then they are kept.
+Only supervised positions are computed, CHUNK at a time. If all logits together are small they are kept for the backward
+pass. Otherwise both gradients are made at once, for an upstream gradient of one, while a chunk's logits are there (Hsu et
+al. 2024, "Liger kernel", arXiv 2410.10989, section 3.2); where the upstream gradient turns out to be one number for all
+labels, as in a mean, they only need scaling. Where it does not, the logits are computed again.
 
     d logps_i / d z_i = onehot(label_i) - softmax(z_i)
 
@@ -74,14 +76,17 @@ class _LabelLogps(torch.autograd.Function):
         norms = torch.empty_like(logps)
         keeps = len(source) * len(weight) * how.wide.itemsize <= how.kept_bytes
         kept: list[Tensor] = []
+        slopes = None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, weight, how, ctx.needs_input_grad[1])
         for part in _parts(len(source), how.chunk):
             logits = (chosen[part] @ matrix.T).to(how.wide)  # (chunk, V)
             norms[part] = logits.logsumexp(dim=-1)
             logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - norms[part]
             if keeps:
                 kept.append(logits)
+            elif slopes is not None:
+                slopes.add(part, logits, norms, targets, None)
         ctx.save_for_backward(chosen, weight, source, targets, norms)
-        ctx.kept, ctx.how, ctx.shape, ctx.dtype = kept, how, hidden.shape, hidden.dtype
+        ctx.kept, ctx.slopes, ctx.how, ctx.shape, ctx.dtype = kept, slopes, how, hidden.shape, hidden.dtype
         return logps
 
     @staticmethod
@@ -89,24 +94,53 @@ class _LabelLogps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         chosen, weight, source, targets, norms = ctx.saved_tensors
         how: _How = ctx.how
-        matrix = weight.to(how.matmul_dtype)
-        grad_chosen = torch.empty(chosen.shape, dtype=how.wide, device=grad.device)
-        grad_weight = torch.zeros_like(weight, dtype=how.wide) if ctx.needs_input_grad[1] else None
-        for index, part in enumerate(_parts(len(source), how.chunk)):
-            # kept logits are overwritten: the graph is walked once, and the memory is the point
-            logits = ctx.kept[index] if ctx.kept else (chosen[part] @ matrix.T).to(how.wide)
-            slope = logits.sub_(norms[part, None]).exp_().mul_(-grad[part, None])  # -g softmax
-            slope.scatter_add_(1, targets[part, None], grad[part, None])  # + g onehot
-            slope = slope.to(how.matmul_dtype)
-            grad_chosen[part] = slope @ matrix
-            if grad_weight is not None and how.matmul_dtype == how.wide:
-                grad_weight.addmm_(slope.T, chosen[part])
-            elif grad_weight is not None:
-                grad_weight += slope.T @ chosen[part]
-        ctx.kept = []
+        slopes: _Slopes | None = ctx.slopes
+        if slopes is not None and len(grad) and bool((grad == grad[0]).all()):
+            slopes.scale(grad[0])
+        else:
+            slopes = _Slopes(chosen, weight, how, ctx.needs_input_grad[1])
+            matrix = weight.to(how.matmul_dtype)
+            for index, part in enumerate(_parts(len(source), how.chunk)):
+                # kept logits are overwritten: the graph is walked once, and the memory is the point
+                logits = ctx.kept[index] if ctx.kept else (chosen[part] @ matrix.T).to(how.wide)
+                slopes.add(part, logits, norms, targets, grad)
+        ctx.kept, ctx.slopes = [], None
+        grad_chosen, grad_weight = slopes.chosen, slopes.weight
         grad_hidden = torch.zeros(ctx.shape, dtype=ctx.dtype, device=grad.device)
         grad_hidden.index_copy_(0, source, grad_chosen.to(ctx.dtype))  # positions are distinct: a copy, not a sum
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
+
+
+class _Slopes:
+    """Gradients with respect to the chosen hidden states, (N, D), and the matrix, (V, D), a chunk at a time."""
+
+    def __init__(self, chosen: Tensor, weight: Tensor, how: _How, has_weight: bool) -> None:
+        self._states, self._how = chosen, how
+        self._matrix = weight.to(how.matmul_dtype)
+        self.chosen = torch.empty(chosen.shape, dtype=how.wide, device=chosen.device)
+        self.weight = torch.zeros_like(weight, dtype=how.wide) if has_weight else None
+
+    def add(self, part: slice, logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor | None) -> None:
+        """Add a chunk's share; its logits are overwritten. No upstream gradient = one for every label."""
+        slope = logits.sub_(norms[part, None]).exp_()  # softmax
+        if grad is None:
+            slope.neg_().scatter_add_(1, targets[part, None], torch.ones_like(norms[part, None]))  # onehot - softmax
+        else:
+            slope.mul_(-grad[part, None]).scatter_add_(1, targets[part, None], grad[part, None])
+        slope = slope.to(self._how.matmul_dtype)
+        self.chosen[part] = slope @ self._matrix
+        if self.weight is None:
+            return
+        if self._how.matmul_dtype == self._how.wide:
+            self.weight.addmm_(slope.T, self._states[part])
+        else:
+            self.weight += slope.T @ self._states[part]
+
+    def scale(self, factor: Tensor) -> None:
+        """Multiply both by the upstream gradient that all labels share."""
+        self.chosen.mul_(factor)
+        if self.weight is not None:
+            self.weight.mul_(factor)
 
 
 def _parts(length: int, chunk: int) -> list[slice]:

@@ -25,8 +25,8 @@ from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
-from genai_core.models.attention import choose_attention, usual_attention
 from genai_core.models.backbone import head_weight, keep_float64
+from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
 from genai_core.objectives.registry import build_objectives
@@ -103,7 +103,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         keeper=keeper,
         events=log,
     )
-    choose_attention(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
+    choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
     # as the engine will call it, precision included
     run_probes(model, lambda input_ids, position_ids: states_at(model, plan.precision, input_ids, position_ids))
     held_out = None
@@ -127,7 +127,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         should_stop=stop_file.exists,
     )
     figures = engine.run()
-    usual_attention(model)
+    usual_kernels(model)
     if group.leads:
         _write_model(model, tokenizer, config, Path(given.output))
         _write_json(keeper.path / SUMMARY, summarise(figures))

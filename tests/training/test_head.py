@@ -29,10 +29,11 @@ def full_logps(hidden, weight, labels):
     return F.pad(picked, (1, 0))
 
 
+@pytest.mark.parametrize("is_mean", [False, True], ids=["each label its own slope", "one slope for all"])
 @pytest.mark.parametrize(("chunk", "kept_bytes"), [(1, 0), (4, 0), (4, 1 << 20), (1000, 0), (1000, 1 << 20)])
-def test_values_and_gradients_are_those_of_full_logits(chunk, kept_bytes):
+def test_values_and_gradients_are_those_of_full_logits(chunk, kept_bytes, is_mean):
     hidden, weight, labels = make_case()
-    slope = torch.randn(labels.shape, dtype=torch.float64)
+    slope = torch.full(labels.shape, 0.37, dtype=torch.float64) if is_mean else torch.randn(labels.shape).double()
     ours = label_logps(hidden, weight, labels, chunk=chunk, kept_bytes=kept_bytes)
     theirs = full_logps(hidden, weight, labels)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
