@@ -72,7 +72,9 @@ def grow(origin: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRe
             controls.append(as_task(tune)(controls[-1], corpus, [], training, 0.0, recipe, f"train-control-{level}"))
         pairs = [*state.kept, synthetic]
         title = f"train-g{generation}"
-        candidate = as_task(tune)(parent, corpus, pairs, training, recursion.min_real_share, recipe, title)
+        candidate = as_task(tune)(
+            parent, corpus, pairs, training, recursion.min_real_share, recipe, title, recursion.max_real_share
+        )
         report = as_task(measure_generation)(
             candidate, parent, origin, controls[level], corpus, synthetic, report, generation, recipe
         )

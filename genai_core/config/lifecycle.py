@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from genai_core.config.base import (
     Config,
@@ -59,12 +59,25 @@ class RecursionConfig(Config):
     generations: NonNegativeInt = Field(default=2, description="How many; 0 leaves recursion out.")
     synthesis: SynthesisConfig = Field(default=SynthesisConfig(), description="How synthetic pairs are written.")
     min_real_share: Fraction = Field(default=0.5, description="Least share of real tokens in the mixed training rows.")
+    max_real_share: Fraction = Field(
+        default=1.0,
+        description="Largest share of real tokens in the mixed training rows, so that few synthetic pairs weigh anything.",
+    )
     training: TrainingConfig = Field(
         default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=3e-4)),
         description="Training of each generation.",
     )
     probe_samples: PositiveInt = Field(default=128, description="Held-out prompts sampled to measure diversity.")
     guard: GuardConfig = Field(default=GuardConfig(), description="When a generation is refused.")
+
+    @model_validator(mode="after")
+    def _shares_in_order(self) -> RecursionConfig:
+        if self.min_real_share > self.max_real_share:
+            raise ValueError(
+                f"recursion.min_real_share={self.min_real_share:g} is above max_real_share={self.max_real_share:g}. "
+                "Lower one or raise the other."
+            )
+        return self
 
 
 class CorrectionConfig(Config):

