@@ -17,6 +17,9 @@ from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.storage.artifact import ArtifactRef
+from genai_core.training.plan import KnownPlans
+
+PLANS = KnownPlans()
 
 
 def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
@@ -112,6 +115,12 @@ def _train(
 
     job = context.job
     work = context.workspace.path
+    asked = {
+        **training.model_dump(mode="json", include={"objective", "tuning", "seq_len", "global_batch_tokens"}),
+        "compute": job.compute.model_dump(mode="json"),
+    }
+    if "model" in start:
+        PLANS.lend(Path(start["model"]), asked, work)
     world_size, threads = place_workers(job.compute, training.rows_per_step(), work)
     draft = work / "model"
     shutil.rmtree(draft, ignore_errors=True)
@@ -135,6 +144,7 @@ def _train(
         threads=threads,
     )
     context.check()
+    PLANS.learn(draft, asked, work)
     for path in sorted(draft.iterdir()):
         shutil.move(str(path), context.output / path.name)
     metrics = json.loads((work / SUMMARY).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -55,6 +55,41 @@ def read_plan(folder: Path) -> Plan | None:
     except (OSError, ValueError, TypeError):
         return None
     return plan if plan.precision in get_args(Precision) and plan.micro_batch_rows > 0 else None
+
+
+class KnownPlans:
+    """Plans of this process's earlier trainings, by all that measuring depends on but the weights.
+
+    The trainings of one flow follow each other on one machine with one architecture: measuring again would take two to
+    three seconds of each and find the same.
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+
+    def learn(self, model: Path, asked: Mapping[str, Any], folder: Path) -> None:
+        """Remember the plan that lies in a folder, found for such a model."""
+        plan = read_plan(folder)
+        if plan is not None:
+            self._plans[_alike(model, asked)] = plan
+
+    def lend(self, model: Path, asked: Mapping[str, Any], folder: Path) -> None:
+        """Put the plan that is known for such a model into a folder that has none."""
+        plan = self._plans.get(_alike(model, asked))
+        if plan is not None and read_plan(folder) is None:
+            write_plan(plan, folder)
+
+
+def _alike(model: Path, asked: Mapping[str, Any]) -> str:
+    architecture = (model / "config.json").read_text(encoding="utf-8")
+    return json.dumps([json.loads(architecture), asked], sort_keys=True)
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write a plan, whole or not at all."""
+    draft = folder / f".{PLAN}.part"
+    draft.write_text(json.dumps(asdict(plan), sort_keys=True) + "\n", encoding="utf-8")
+    draft.rename(folder / PLAN)
 
 
 def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path) -> tuple[int, int]:
@@ -107,9 +142,7 @@ def resolve_plan(
         for name, value in asdict(plan).items():
             if earlier is not None and getattr(earlier, name) != value:
                 events.event(f"plan changed: {name} {getattr(earlier, name)} -> {value}; not bit for bit any more")
-        draft = keeper.path / f".{PLAN}.part"
-        draft.write_text(json.dumps(asdict(plan), sort_keys=True) + "\n", encoding="utf-8")
-        draft.rename(keeper.path / PLAN)
+        write_plan(plan, keeper.path)
         keeper.save(PLAN)
     return Plan(**group.broadcast_json(asdict(plan) if plan else None))
 
