@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = Field(default=None, description="S3 access key; none = AWS's own chain.")
     s3_secret_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="", description="S3 region; '' = us-east-1 or AWS's own configuration.")
-    telemetry: bool = Field(default=False, description="Let Ray, Prefect, MLflow and the hub client report usage.")
     stale_claim_seconds: PositiveFloat = Field(
         default=20.0, description="A claim without a heartbeat for so many seconds is taken over."
     )

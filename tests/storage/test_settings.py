@@ -19,7 +19,6 @@ def test_defaults_lie_in_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settings.storage_uri == str(tmp_path / ".genai" / "store")
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/.genai/mlflow.db"
     assert settings.scratch == tmp_path / ".genai" / "scratch"
-    assert not settings.telemetry
     assert not (tmp_path / ".genai").exists(), "reading settings makes nothing"
 
 
@@ -36,7 +35,7 @@ def test_the_environment_decides_and_arguments_over_it(tmp_path: Path, monkeypat
 
 
 def test_a_job_reads_back_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = Settings(home=tmp_path, s3_endpoint_url="http://127.0.0.1:1", telemetry=True, heartbeat_seconds=1.5)
+    given = Settings(home=tmp_path, s3_endpoint_url="http://127.0.0.1:1", heartbeat_seconds=1.5)
     for name, value in given.for_jobs().items():
         monkeypatch.setenv(name, value)
     back = read_settings(home=tmp_path)
@@ -45,7 +44,7 @@ def test_a_job_reads_back_what_it_is_given(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("GENAI_STALE_CLAIM_SECONDS", "soon"), ("GENAI_STALE_CLAIM_SECONDS", "inf"), ("GENAI_TELEMETRY", "HUSH")],
+    [("GENAI_STALE_CLAIM_SECONDS", "soon"), ("GENAI_STALE_CLAIM_SECONDS", "inf"), ("GENAI_HEARTBEAT_SECONDS", "HUSH")],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
