@@ -92,11 +92,13 @@ def recipe_check(recipe: str, set_: Overrides = [], storage: StorageUri = "") ->
 
 
 @recipes_app.command("schema")
-def recipe_schema() -> None:
-    """Print the JSON schema of a recipe: every key with its type, default and meaning."""
+def recipe_schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read: docs/recipes.md.")] = False,
+) -> None:
+    """Print the schema of a recipe, as JSON or Markdown: every key with its type, default and meaning."""
     from genai_core.cli.recipes import show_schema
 
-    show_schema()
+    show_schema(markdown)
 
 
 @models_app.callback()

@@ -14,6 +14,7 @@ from rich.text import Text
 from genai_core.cli.options import settings_of
 from genai_core.cli.screen import STATUS_STYLE, clock
 from genai_core.config.load import find_recipe, list_recipes, load_recipe, recipe_schema
+from genai_core.config.reference import recipe_reference
 
 
 def show_list() -> None:
@@ -31,9 +32,12 @@ def show_recipe(name: str, overrides: Sequence[str]) -> None:
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False, width=110)
 
 
-def show_schema() -> None:
-    """Print the JSON schema."""
-    print(json.dumps(recipe_schema(), indent=1))
+def show_schema(markdown: bool) -> None:
+    """Print the schema, as JSON or as the page of all keys."""
+    if markdown:
+        sys.stdout.write(recipe_reference())
+    else:
+        print(json.dumps(recipe_schema(), indent=1))
 
 
 def human_bytes(size: float) -> str:

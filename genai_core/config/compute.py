@@ -18,15 +18,18 @@ class ComputeConfig(Config):
     threads: NonNegativeInt = Field(
         default=0, description="Torch threads per worker; 0 = all cores shared by the workers."
     )
-    micro_batch_rows: NonNegativeInt = Field(default=0, description="Packed rows in one forward pass; 0 = measured.")
+    micro_batch_rows: NonNegativeInt = Field(default=0, description="Packed rows of one forward pass; 0 = measured.")
     precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto", description="Compute precision of training; auto = measured; weights stay float32."
     )
     generation_workers: NonNegativeInt = Field(default=0, description="Ray workers for generation; 0 = as training.")
     shard_rows: PositiveInt = Field(
-        default=64, description="Requests in one generation shard; a finished shard is kept."
+        default=64, description="Prompts of one generation shard; a finished shard is kept through a crash."
     )
     max_failures: NonNegativeInt = Field(
         default=3, description="Lost workers that Ray Train replaces before the job fails."
     )
-    ray_address: str = Field(default="", description="Address of a Ray cluster's job server; '' = a local Ray.")
+    ray_address: str = Field(
+        default="",
+        description="Job server of a Ray cluster, as http://host:8265; '' = GENAI_RAY_ADDRESS, else a local Ray.",
+    )

@@ -21,15 +21,17 @@ class TextSource(Config):
     """Plain text files; each file, or each block between two blank lines, is a document."""
 
     kind: Literal["text"] = "text"
-    path: Location = Field(description="A file, a folder (searched for *.txt, also *.txt.gz) or a glob pattern.")
-    document: Literal["file", "paragraph"] = Field(default="file", description="What one document is.")
+    path: Location = Field(description="A file, a folder (searched for *.txt and *.txt.gz) or a glob pattern.")
+    document: Literal["file", "paragraph"] = Field(
+        default="file", description="What one document is: a file, or each block between two blank lines."
+    )
 
 
 class MarkdownSource(Config):
     """Markdown files; each section below a heading is a document, links between them are kept."""
 
     kind: Literal["markdown"] = "markdown"
-    path: Location = Field(description="A file, a folder (searched for *.md) or a glob pattern.")
+    path: Location = Field(description="A file, a folder (searched for *.md and *.markdown) or a glob pattern.")
 
 
 class JsonlSource(Config):
@@ -47,9 +49,11 @@ class CsvSource(Config):
     """A table with a header line, comma separated."""
 
     kind: Literal["csv"] = "csv"
-    path: Location = Field(description="A file, a folder (searched for *.csv) or a glob pattern.")
+    path: Location = Field(description="A file, a folder (searched for *.csv and *.csv.gz) or a glob pattern.")
     text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+    group_field: str = Field(
+        default="", description="Column whose equal values stay on one side of the split; '' = row."
+    )
 
 
 class ParquetSource(Config):
@@ -58,7 +62,9 @@ class ParquetSource(Config):
     kind: Literal["parquet"] = "parquet"
     path: Location = Field(description="A file, a folder (searched for *.parquet) or a glob pattern.")
     text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+    group_field: str = Field(
+        default="", description="Column whose equal values stay on one side of the split; '' = row."
+    )
 
 
 class DatasetsSource(Config):
@@ -66,20 +72,26 @@ class DatasetsSource(Config):
 
     kind: Literal["datasets"] = "datasets"
     path: Location = Field(description="Hub id such as 'owner/name', or a local folder.")
-    split: str = Field(default="train", description="Split to read.")
-    revision: str = Field(default="", description="Commit of the hub dataset; '' resolves the newest at the start.")
+    split: str = Field(default="train", description="Split of the dataset to read.")
+    revision: str = Field(
+        default="", description="Commit of the hub dataset; '' = the newest at the start of the run, which is recorded."
+    )
     text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(default="", description="Column whose equal values stay on one side of the split.")
+    group_field: str = Field(
+        default="", description="Column whose equal values stay on one side of the split; '' = row."
+    )
 
 
 class S3Source(Config):
     """Text, Markdown, JSONL, CSV or Parquet objects below an S3 prefix, read as the format says."""
 
     kind: Literal["s3"] = "s3"
-    path: Location = Field(description="s3://bucket/prefix")
+    path: Location = Field(description="Prefix of the objects, as s3://bucket/prefix; without credentials.")
     format: Literal["text", "markdown", "jsonl", "csv", "parquet"] = Field(description="How the objects are written.")
     text_field: str = Field(default="text", description="Field or column that holds the text (jsonl, csv, parquet).")
-    group_field: str = Field(default="", description="Field whose equal values stay on one side of the split.")
+    group_field: str = Field(
+        default="", description="Field whose equal values stay on one side of the split; '' = row."
+    )
 
 
 Source = Annotated[
@@ -99,7 +111,10 @@ class DedupConfig(Config):
     """Exact and near duplicates. The first document by (source order, id) survives."""
 
     near: bool = Field(default=True, description="Also remove near duplicates (MinHash LSH, verified by Jaccard).")
-    jaccard: Fraction = Field(default=0.8, description="Documents at or above this Jaccard of word 5-shingles are one.")
+    jaccard: Fraction = Field(
+        default=0.8,
+        description="Near duplicates: documents that share at least this much of their word 5-shingles (Jaccard).",
+    )
     permutations: PositiveInt = Field(default=128, description="MinHash permutations; more is finer and slower.")
 
 
@@ -109,18 +124,22 @@ class QualityConfig(Config):
     min_words: NonNegativeInt = Field(default=5, description="Fewer words than this: dropped as too_short.")
     max_words: PositiveInt = Field(default=200_000, description="More words than this: dropped as too_long.")
     max_symbol_ratio: Fraction = Field(
-        default=0.5, description="Share of characters that are neither letter nor space."
+        default=0.5, description="A larger share of characters that are neither letter nor space: dropped as symbols."
     )
-    max_duplicate_lines: Fraction = Field(default=0.5, description="Share of lines that repeat an earlier line.")
+    max_duplicate_lines: Fraction = Field(
+        default=0.5, description="A larger share of lines that repeat an earlier line: dropped as duplicate_lines."
+    )
     max_word_chars: PositiveInt = Field(
-        default=200, description="A longer word (base64, minified code) drops the document."
+        default=200, description="A longer word, in characters (base64, minified code): dropped as long_word."
     )
 
 
 class SplitConfig(Config):
     """Held-out text, by document group, so that nothing of a group is on both sides."""
 
-    heldout_fraction: Fraction = Field(default=0.05, description="Share of groups for held-out measurement.")
+    heldout_fraction: Fraction = Field(
+        default=0.05, description="Share of groups for held-out measurement; with sealed_fraction at most 0.5."
+    )
     sealed_fraction: Fraction = Field(default=0.05, description="Share of groups that only promotion may open.")
     decontaminate_ngram: PositiveInt = Field(
         default=13,
@@ -149,7 +168,7 @@ class QuotePairs(Config):
     """Passage + the beginning of one of its sentences -> that sentence: extractive, made from any prose."""
 
     kind: Literal["quotes"] = "quotes"
-    per_document: PositiveInt = Field(default=2, description="Pairs written for one document.")
+    per_document: PositiveInt = Field(default=2, description="Most pairs written for one document.")
     passage_words: PositiveInt = Field(default=80, description="Words of the passage shown in the prompt.")
 
 
@@ -159,7 +178,7 @@ class FieldPairs(Config):
     kind: Literal["fields"] = "fields"
     prompt_field: str = Field(description="Field that holds the prompt.")
     completion_field: str = Field(description="Field that holds the answer.")
-    context_field: str = Field(default="", description="Field appended to the prompt when it is not empty.")
+    context_field: str = Field(default="", description="Field appended to the prompt, below a blank line; '' = none.")
 
 
 class ConversationPairs(Config):
@@ -176,7 +195,7 @@ class TrainTokenizer(Config):
     """A byte-level BPE tokenizer trained on the training documents."""
 
     kind: Literal["train"] = "train"
-    vocab_size: PositiveInt = Field(default=4096, description="Entries, special tokens included.")
+    vocab_size: PositiveInt = Field(default=4096, description="Entries, special tokens included; at least 300.")
 
 
 class BaseTokenizer(Config):
@@ -192,13 +211,17 @@ class AugmentationConfig(Config):
     """Raw text in; documents, links, instruction pairs, a tokenizer and packed rows out."""
 
     source: Source = Field(default=PydocsSource(), description="Where the text comes from.")
-    cleaning: CleaningConfig = Field(default=CleaningConfig(), description="Normalisation and masking.")
+    cleaning: CleaningConfig = Field(default=CleaningConfig(), description="Repair of text, masking of personal data.")
     dedup: DedupConfig = Field(default=DedupConfig(), description="Exact and near duplicates.")
     quality: QualityConfig = Field(default=QualityConfig(), description="Rules that drop documents.")
     split: SplitConfig = Field(default=SplitConfig(), description="Held-out and sealed groups, decontamination.")
     pairs: Pairs = Field(default=PydocsPairs(), description="How instruction pairs are derived.")
-    tokenizer: Tokenizer = Field(default=TrainTokenizer(), description="Trained here, or the base model's.")
-    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row.")
+    tokenizer: Tokenizer = Field(
+        default=TrainTokenizer(), description="Trained here, or the one that the base model brings."
+    )
+    seq_len: PositiveInt = Field(
+        default=256, description="Tokens in one packed row; the trainings' seq_len must be the same."
+    )
     context: Annotated[Literal["document", "group"], LeftOutWhile("document")] = Field(
         default="document",
         description="What a token of a packed row may look back on: its own document, or all documents before it of the "

@@ -27,8 +27,10 @@ class SynthesisConfig(Config):
     prompts: PositiveInt = Field(
         default=256, description="Real training prompts that the model is asked to vary and answer."
     )
-    samples_per_prompt: PositiveInt = Field(default=2, description="Completions sampled for each.")
-    sampling: SamplingConfig = Field(default=SamplingConfig(temperature=1.0, max_new_tokens=48), description="How.")
+    samples_per_prompt: PositiveInt = Field(default=2, description="Completions sampled for each prompt.")
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(temperature=1.0, max_new_tokens=48), description="How they are sampled."
+    )
     min_accepted: NonNegativeInt = Field(default=8, description="Fewer accepted pairs than this: the guard refuses.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of prompts.")
 
@@ -41,22 +43,26 @@ class GuardConfig(Config):
         description="Held-out real loss may exceed the real-only arm's by this share, beyond its interval.",
     )
     min_diversity_ratio: Fraction = Field(
-        default=0.9, description="distinct-2 of samples, as a share of generation 0's."
+        default=0.9, description="Least variety of samples (distinct-2, Vendi score), as a share of generation 0's."
     )
-    max_self_bleu_increase: Fraction = Field(default=0.05, description="Self-BLEU of samples above generation 0's.")
+    max_self_bleu_increase: Fraction = Field(
+        default=0.05, description="Largest rise of the samples' self-BLEU above generation 0's."
+    )
     min_tail_coverage_ratio: Fraction = Field(
-        default=0.85, description="Recall of rare real tokens against generation 0's."
+        default=0.85, description="Least recall of rare real tokens, as a share of generation 0's."
     )
-    max_duplicate_share: Fraction = Field(default=0.5, description="Share of raw synthetic pairs that repeat another.")
+    max_duplicate_share: Fraction = Field(
+        default=0.5, description="Largest share of raw samples that repeat the answer to another prompt."
+    )
     min_right_ratio: Fraction = Field(
-        default=0.9, description="Verified task score as a share of the parent's, beyond its interval."
+        default=0.9, description="Least rate of right answers, as a share of the parent's, beyond its interval."
     )
 
 
 class RecursionConfig(Config):
     """Generations of synthesise, verify, mix, train, measure."""
 
-    generations: NonNegativeInt = Field(default=2, description="How many; 0 leaves recursion out.")
+    generations: NonNegativeInt = Field(default=2, description="Most generations; 0 leaves recursion out.")
     synthesis: SynthesisConfig = Field(default=SynthesisConfig(), description="How synthetic pairs are written.")
     min_real_share: Fraction = Field(default=0.5, description="Least share of real tokens in the mixed training rows.")
     max_real_share: Fraction = Field(
@@ -83,19 +89,24 @@ class RecursionConfig(Config):
 class CorrectionConfig(Config):
     """Self-correction at training time, at generation time and after the fact."""
 
-    prompts: PositiveInt = Field(default=256, description="Training prompts to sample from.")
+    prompts: PositiveInt = Field(default=256, description="Training prompts that answers are sampled for.")
     samples_per_prompt: PositiveInt = Field(
-        default=4, description="Samples a prompt; the verified ones are learned from."
+        default=4, description="Answers sampled for each prompt; the verified ones are learned from."
     )
-    sampling: SamplingConfig = Field(default=SamplingConfig(temperature=0.8, max_new_tokens=48), description="How.")
+    sampling: SamplingConfig = Field(
+        default=SamplingConfig(temperature=0.8, max_new_tokens=48), description="How they are sampled."
+    )
     training: TrainingConfig = Field(
-        default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=2e-4)), description="Learning from the verified."
+        default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=2e-4)),
+        description="Learning from the verified answers.",
     )
     max_real_share: Fraction = Field(
         default=0.5,
         description="Largest share of real pairs' tokens beside the verified answers that are learned from.",
     )
-    best_of: PositiveInt = Field(default=4, description="Candidates at generation time; the verifier chooses.")
+    best_of: PositiveInt = Field(
+        default=4, description="Candidates for one prompt at generation time; the verifier chooses."
+    )
     measure_prompts: PositiveInt = Field(default=300, description="Held-out prompts of the paired measurement.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of prompts.")
 
@@ -127,9 +138,9 @@ class Question(Config):
 class EvaluationConfig(Config):
     """What is measured of a model, on held-out or sealed data."""
 
-    max_documents: PositiveInt = Field(default=400, description="Documents for bits per byte.")
-    max_prompts: PositiveInt = Field(default=300, description="Prompts of each task.")
-    max_new_tokens: PositiveInt = Field(default=48, description="Longest answer, in tokens; greedy.")
+    max_documents: PositiveInt = Field(default=400, description="Most documents that bits per byte are measured on.")
+    max_prompts: PositiveInt = Field(default=300, description="Most prompts of each task.")
+    max_new_tokens: PositiveInt = Field(default=48, description="Longest answer, in tokens; answers are greedy.")
     bootstrap_draws: PositiveInt = Field(default=2000, description="Resamples of a paired bootstrap interval.")
     shots: Annotated[NonNegativeInt, NotIdentity()] = Field(
         default=0,
@@ -162,9 +173,11 @@ class PromotionConfig(Config):
     """Where the model is registered and what it must show."""
 
     model_name: str = Field(
-        default="pydocs", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Registered model name."
+        default="pydocs",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Name in the model registry; each recipe should have its own.",
     )
-    gate: GateConfig = Field(default=GateConfig(), description="The rules.")
+    gate: GateConfig = Field(default=GateConfig(), description="What a candidate must show to become champion.")
     force: bool = Field(default=False, description="Promote a version again that was rolled back before.")
     max_logit_difference: PositiveFloat = Field(
         default=1e-4, description="Largest difference between the published folder's logits and ours."

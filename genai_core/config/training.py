@@ -27,7 +27,9 @@ class JointContrastive(Config):
     """Next-token prediction and InfoNCE between two halves of a row, in one step."""
 
     kind: Literal["joint_contrastive"] = "joint_contrastive"
-    contrastive_weight: NonNegativeFloat = Field(default=0.1, description="Weight of InfoNCE beside causal LM (1.0).")
+    contrastive_weight: NonNegativeFloat = Field(
+        default=0.1, description="Weight of InfoNCE; that of next-token prediction is 1."
+    )
     temperature: PositiveFloat = Field(default=0.05, description="Similarities are divided by it.")
 
 
@@ -99,14 +101,20 @@ class TrainingConfig(Config):
     objective: Objective = Field(default=CausalLm(), description="What is learned.")
     tuning: Tuning = Field(default=FullTuning(), description="All weights, or an adapter.")
     steps: PositiveInt = Field(default=200, description="Optimizer steps.")
-    global_batch_tokens: PositiveInt = Field(default=8192, description="Tokens per optimizer step, over all ranks.")
-    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row.")
+    global_batch_tokens: PositiveInt = Field(
+        default=8192, description="Tokens of one optimizer step, over all workers; a multiple of seq_len."
+    )
+    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row; the same as data.seq_len.")
     optimizer: Optimizer = Field(default=AdamW(), description="The update rule.")
     schedule: Schedule = Field(default=Wsd(), description="The learning rate over the steps.")
-    max_grad_norm: PositiveFloat = Field(default=1.0, description="Gradients are scaled down to this norm.")
-    spikes: SpikeConfig = Field(default=SpikeConfig(), description="Bad steps.")
-    checkpoint_every_steps: PositiveInt = Field(default=25, description="Also the points a roll-back returns to.")
-    evaluate_every_steps: PositiveInt = Field(default=50, description="Held-out loss, in steps.")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="A gradient with a larger norm is scaled down to it.")
+    spikes: SpikeConfig = Field(default=SpikeConfig(), description="What happens to bad steps.")
+    checkpoint_every_steps: PositiveInt = Field(
+        default=25, description="Steps between two checkpoints; a resume or a roll-back returns to one."
+    )
+    evaluate_every_steps: PositiveInt = Field(
+        default=50, description="Steps between two measurements of held-out loss."
+    )
     seed: NonNegativeInt = Field(default=0, description="Seed of data order, noise and dropout.")
 
     @model_validator(mode="after")
