@@ -161,12 +161,13 @@ def _type(field: Schema) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     name = TYPES[field["type"]]
-    if "maximum" in field:
+    if "minimum" in field and "maximum" in field:
         return f"{name}, {field['minimum']:g} to {field['maximum']:g}"
-    for bound, sign in (("exclusiveMinimum", ">"), ("minimum", ">=")):
-        if bound in field:
-            return f"{name} {sign} {field[bound]:g}"
-    return f"{name} matching `{field['pattern']}`" if "pattern" in field else name
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    bounds = [f"{sign} {field[bound]:g}" for bound, sign in signs.items() if bound in field]
+    if "pattern" in field:
+        bounds.append(f"matching `{field['pattern']}`")
+    return f"{name} {' and '.join(bounds)}" if bounds else name
 
 
 def _value(value: Any) -> str:
