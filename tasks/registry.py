@@ -16,6 +16,7 @@ from tasks.stage import RETRY, hold, run_stage
 if TYPE_CHECKING:
     from genai_core.evaluation.compare import Report
     from genai_core.evaluation.gates import Verdict
+    from genai_core.tracking.lineage import Node
 
 
 @task(name="verify", cache_policy=NO_CACHE, **RETRY)
@@ -137,8 +138,10 @@ def write_card(
     """Return the model card: data, lineage, evidence against base and champion, the gate's reasons."""
     from genai_core.evaluation.compare import compare
     from genai_core.tracking.card import Evidence, model_card
+    from genai_core.tracking.licences import licences_of
     from genai_core.tracking.lineage import lineage
 
+    origin = lineage(session.store.manifest, candidate)
     evidence = [
         Evidence(
             figure=f"sealed/{difference.metric}",
@@ -158,12 +161,29 @@ def write_card(
     ]
     return model_card(
         model_name=recipe.promotion.model_name,
-        lineage=lineage(session.store.manifest, candidate),
+        lineage=origin,
         evidence=evidence,
         figures=reports["candidate"].figures,
         gate_passed=verdict.passed,
         gate_reasons=verdict.reasons,
         sealed_openings=count_sealed_openings(session, candidate),
+        licences=licences_of(origin, stated_licences(origin, recipe)),
         base_model="" if recipe.base.kind == "scratch" else str(recipe.base.model_dump().get("repo", recipe.base.kind)),
         tags=[recipe.name, "genai"],
     )
+
+
+def stated_licences(origin: Node, recipe: Recipe) -> dict[str, str]:
+    """Return what the recipe says now of its own data and base, by digest, over what was said when they were read."""
+    from genai_core.models.licences import read_licence
+
+    corpus = next((node for node in origin.walk() if node.stage == "augment"), None)
+    base = next(
+        (node.inputs["base"] for node in origin.walk() if node.stage == "pretrain" and "base" in node.inputs), None
+    )
+    stated = {}
+    if corpus is not None and "source" in corpus.inputs:
+        stated[corpus.inputs["source"].ref.digest] = recipe.data.source.license
+    if base is not None and recipe.base.kind != "scratch":
+        stated[base.ref.digest] = recipe.base.license or read_licence(base.ref.uri)
+    return {digest: text for digest, text in stated.items() if text}

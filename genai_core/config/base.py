@@ -29,11 +29,23 @@ class LeftOutWhile:
 Location = Annotated[str, NotIdentity()]
 """A path or URI. Its content enters a stage's identity as an input digest, its place never does."""
 
+License = Annotated[str, NotIdentity()]
+"""What others may do with a source or a base. It is carried to the model card and defines no result."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Licensed(Config):
+    """Something that others made and that goes into a model."""
+
+    license: License = Field(
+        default="",
+        description="Its licence, as an SPDX id (CC-BY-4.0) or in words; told on the model card. '' = not stated.",
+    )
 
 
 def canonical(config: Any) -> Any:

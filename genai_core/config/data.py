@@ -6,18 +6,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genai_core.config.base import Config, Fraction, LeftOutWhile, Location, NonNegativeInt, PositiveInt
+from genai_core.config.base import (
+    Config,
+    Fraction,
+    LeftOutWhile,
+    License,
+    Licensed,
+    Location,
+    NonNegativeInt,
+    PositiveInt,
+)
+
+PYTHON_LICENSE = "PSF-2.0"
 
 
-class PydocsSource(Config):
+class PydocsSource(Licensed):
     """The documentation of Python's own standard library: on every machine, verifiable, no download."""
 
     kind: Literal["pydocs"] = "pydocs"
     max_modules: NonNegativeInt = Field(default=0, description="Use only the first so many modules by name; 0 = all.")
     topics: bool = Field(default=True, description="Also read the language reference (pydoc_data.topics).")
+    license: License = Field(default=PYTHON_LICENSE, description="Licence of the text: Python's own.")
 
 
-class TextSource(Config):
+class TextSource(Licensed):
     """Plain text files; each file, or each block between two blank lines, is a document."""
 
     kind: Literal["text"] = "text"
@@ -27,14 +39,14 @@ class TextSource(Config):
     )
 
 
-class MarkdownSource(Config):
+class MarkdownSource(Licensed):
     """Markdown files; each section below a heading is a document, links between them are kept."""
 
     kind: Literal["markdown"] = "markdown"
     path: Location = Field(description="A file, a folder (searched for *.md and *.markdown) or a glob pattern.")
 
 
-class JsonlSource(Config):
+class JsonlSource(Licensed):
     """One JSON object a line (also .gz)."""
 
     kind: Literal["jsonl"] = "jsonl"
@@ -45,7 +57,7 @@ class JsonlSource(Config):
     )
 
 
-class CsvSource(Config):
+class CsvSource(Licensed):
     """A table with a header line, comma separated."""
 
     kind: Literal["csv"] = "csv"
@@ -56,7 +68,7 @@ class CsvSource(Config):
     )
 
 
-class ParquetSource(Config):
+class ParquetSource(Licensed):
     """Parquet files."""
 
     kind: Literal["parquet"] = "parquet"
@@ -67,7 +79,7 @@ class ParquetSource(Config):
     )
 
 
-class DatasetsSource(Config):
+class DatasetsSource(Licensed):
     """A dataset of the `datasets` library: a hub id or a folder written by `save_to_disk`."""
 
     kind: Literal["datasets"] = "datasets"
@@ -82,7 +94,7 @@ class DatasetsSource(Config):
     )
 
 
-class S3Source(Config):
+class S3Source(Licensed):
     """Text, Markdown, JSONL, CSV or Parquet objects below an S3 prefix, read as the format says."""
 
     kind: Literal["s3"] = "s3"

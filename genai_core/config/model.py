@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genai_core.config.base import Config, LeftOutWhile, Location, NonNegativeInt, PositiveInt
+from genai_core.config.base import Config, LeftOutWhile, Licensed, Location, NonNegativeInt, PositiveInt
 
 
 class ScratchBase(Config):
@@ -43,7 +43,7 @@ class ScratchBase(Config):
         return self
 
 
-class HubBase(Config):
+class HubBase(Licensed):
     """A model of the Hugging Face hub."""
 
     kind: Literal["hub"] = "hub"
@@ -51,14 +51,14 @@ class HubBase(Config):
     revision: str = Field(default="", description="Commit; '' = the newest at the start of the run, which is recorded.")
 
 
-class FolderBase(Config):
+class FolderBase(Licensed):
     """A local folder written by `save_pretrained`, tokenizer included."""
 
     kind: Literal["folder"] = "folder"
     path: Location = Field(description="The folder: config.json, *.safetensors and the tokenizer.")
 
 
-class GgufBase(Config):
+class GgufBase(Licensed):
     """A GGUF file, on disk or inside an installed Python package; its weights are dequantised to float32."""
 
     kind: Literal["gguf"] = "gguf"

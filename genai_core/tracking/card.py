@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from genai_core.tracking.licences import NOT_STATED, Licence, joint_licence
 from genai_core.tracking.lineage import Node
 
 LIMITS = (
@@ -47,10 +48,8 @@ def model_card(
     gate_reasons: Sequence[str],
     sealed_openings: int,
     confidence: float = 0.95,
-    license_id: str = "other",
+    licences: Sequence[Licence] = (),
     base_model: str = "",
-    base_license: str = "",
-    data_licenses: Mapping[str, str] | None = None,
     tags: Sequence[str] = (),
     limits: Sequence[str] = LIMITS,
     needs_genai_core: str = "",
@@ -62,18 +61,18 @@ def model_card(
         evidence: the comparisons the gate judged.
         figures: single figures of the candidate that have no baseline.
         sealed_openings: how often the sealed split has been opened, this time included.
-        license_id: of the model itself, as an SPDX or hub id; 'other' if it must be worked out from data and base.
+        licences: of data and base, as `licences_of` finds them.
         base_model: hub id or name of the base; '' when trained from scratch.
-        data_licenses: licence by source name.
         needs_genai_core: capability that plain transformers cannot give, '' if there is none.
     """
     sections = [
-        _header(license_id, base_model, tags),
+        _header(licences, base_model, tags),
         f"# {model_name}\n\n{_summary(lineage, base_model)}",
         f"## How to load\n\n{_loading(model_name, needs_genai_core)}",
         f"## Evidence\n\n{_evidence(evidence, figures, sealed_openings, confidence)}",
         f"## Gate\n\n{_gate(gate_passed, gate_reasons)}",
-        f"## Data\n\n{_data(lineage, data_licenses or {}, base_model, base_license)}",
+        f"## Data\n\n{_data(lineage, base_model)}",
+        f"## Licences\n\n{licences_text(licences)}",
         f"## Lineage\n\nNewest first; everything below an entry went into it.\n\n{lineage.markdown()}",
         f"## Training\n\n{_training(lineage)}",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits),
@@ -81,13 +80,92 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _header(license_id: str, base_model: str, tags: Sequence[str]) -> str:
+def exported_card(
+    *, name: str, file: str, licences: Sequence[Licence], lineage: Node | None = None, registered: str = ""
+) -> str:
+    """Return README.md of an exported model.
+
+    Args:
+        file: name of the GGUF file; '' for a folder of transformers.
+        lineage: None: nothing is recorded of it.
+        registered: the card under which it is registered, without header; its evidence and gate are carried over.
+    """
+    base = next((one.name for one in licences if one.role == "base"), "")
+    said = {title: text for title, text in _sections(registered) if title not in {"How to load", "Licences"}}
+    if not said and lineage is not None:
+        said = {
+            "": f"# {name}\n\n{_summary(lineage, base)}",
+            "Data": _data(lineage, base),
+            "Lineage": lineage.markdown(),
+            "Training": _training(lineage),
+            "Limits": "\n".join(f"- {limit}" for limit in LIMITS),
+        }
+    first = said.pop("", f"# {name}\n\nExported by `genai` from a folder of which nothing is recorded.")
+    parts = [
+        _header(licences, base, ()),
+        first,
+        f"## How to load\n\n{_loading_export(file)}",
+        f"## Licences\n\n{licences_text(licences)}",
+    ]
+    return "\n\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in said.items())]) + "\n"
+
+
+def _sections(card: str) -> list[tuple[str, str]]:
+    """Return heading and text of each part of a card; the first has no heading."""
+    first, *others = f"\n{card.strip()}".split("\n## ")
+    parts = [("", first.strip()), *((part.partition("\n")[0], part.partition("\n")[2].strip()) for part in others)]
+    return [(title, text) for title, text in parts if text]
+
+
+def with_loading(card: str, file: str) -> str:
+    """Return somebody's card with the part on loading replaced, where it has one; see `exported_card`."""
+    before, mark, behind = card.partition("\n## How to load\n")
+    if not mark:
+        return card
+    _, next_mark, rest = behind.partition("\n## ")
+    return f"{before}{mark}\n{_loading_export(file)}\n{next_mark}{rest}"
+
+
+def _loading_export(file: str) -> str:
+    if file:
+        return f"With llama.cpp; the chat template is in the file:\n\n```bash\nllama-cli -m {file}\n```"
+    lines = [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'folder = "."  # where this file lies',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def licences_text(licences: Sequence[Licence]) -> str:
+    """Return the table of what was used under which licence, and what follows for the model."""
+    if not licences:
+        return "Nothing is recorded of what it was made of."
+    rows = ["| made of | name | licence |", "|---|---|---|"]
+    rows += [f"| {one.role} | {_cell(one.name)} | {_cell(one.text) or NOT_STATED} |" for one in licences]
+    license_id, names = joint_licence(licences)
+    text = (
+        f"They do not all state one licence ({names}), so the card says `other`: read each before passing the model on."
+        if names
+        else f"All of it is under {license_id}."
+    )
+    return "\n".join(rows) + f"\n\n{text}"
+
+
+def _header(licences: Sequence[Licence], base_model: str, tags: Sequence[str]) -> str:
+    license_id, names = joint_licence(licences)
     head: dict[str, Any] = {
         "library_name": "transformers",
         "license": license_id,
         "pipeline_tag": "text-generation",
         "tags": sorted({"genai", *tags}),
     }
+    if names:
+        head["license_name"] = names
     if base_model:
         head["base_model"] = base_model
     return f"---\n{yaml.safe_dump(head, sort_keys=True, allow_unicode=True).strip()}\n---"
@@ -160,15 +238,14 @@ def _gate(passed: bool, reasons: Sequence[str]) -> str:
     return "\n".join([verdict, "", *(f"- {reason}" for reason in reasons)]).rstrip()
 
 
-def _data(lineage: Node, licenses: Mapping[str, str], base_model: str, base_license: str) -> str:
-    rows = ["| source | content sha256 | licence |", "|---|---|---|"]
+def _data(lineage: Node, base_model: str) -> str:
+    rows = ["| source | content sha256 |", "|---|---|"]
     for node in sorted(lineage.walk(), key=lambda node: (node.ref.name, node.ref.digest)):
         if not node.ref.key:
-            told = licenses.get(node.ref.name) or (base_license if base_model and node.ref.name == base_model else "")
-            rows.append(f"| {_cell(node.ref.name)} | `{node.ref.digest[:16]}` | {_cell(told) or 'not stated'} |")
+            rows.append(f"| {_cell(node.ref.name)} | `{node.ref.digest[:16]}` |")
     text = "\n".join(rows)
     if base_model:
-        text += f"\n\nBase model: {base_model}, licence: {base_license or 'not stated'}."
+        text += f"\n\nBase model: {base_model}."
     return text
 
 

@@ -13,6 +13,7 @@ import yaml
 from genai_core.errors import StorageError
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.tracking.card import Evidence, model_card
+from genai_core.tracking.licences import Licence
 from genai_core.tracking.lineage import Node, lineage
 
 SOURCE = ArtifactRef(kind=ArtifactKind.SOURCE, name="pydocs", version="3.11", digest="5" * 64, uri="https://u:pw@x/y")
@@ -109,8 +110,7 @@ def card_of(root: Node, **changes: Any) -> str:
         "gate_passed": True,
         "gate_reasons": ["bits per byte fell"],
         "sealed_openings": 3,
-        "license_id": "apache-2.0",
-        "data_licenses": {"pydocs": "PSF-2.0"},
+        "licences": [Licence("data", "pydocs", SOURCE.digest, "PSF-2.0")],
         "tags": ["quickstart"],
     }
     return model_card(**(facts | changes))
@@ -122,7 +122,7 @@ def test_the_card_says_what_a_stranger_must_know(manifests: dict[str, dict[str, 
     head, body = card.removeprefix("---\n").split("\n---\n", 1)
     assert yaml.safe_load(head) == {
         "library_name": "transformers",
-        "license": "apache-2.0",
+        "license": "PSF-2.0",
         "pipeline_tag": "text-generation",
         "tags": ["genai", "quickstart"],
     }
@@ -130,16 +130,17 @@ def test_the_card_says_what_a_stranger_must_know(manifests: dict[str, dict[str, 
     assert "sealed/right\\|call" in body
     assert "**Passed.**\n\n- bits per byte fell" in body
     assert "opened 3 times" in body
-    assert f"| pydocs | `{SOURCE.digest[:16]}` | PSF-2.0 |" in body
+    assert f"| pydocs | `{SOURCE.digest[:16]}` |" in body
+    assert "| data | pydocs | PSF-2.0 |" in body
     assert 'download_artifacts("models:/pydocs@champion")' in body
     assert "trained from random weights" in body
     assert "hunter2" not in card
     for line in root.markdown().splitlines():
         assert line in body
-    refused = card_of(root, gate_passed=False, sealed_openings=1, base_model="o/b", base_license="mit", evidence=[])
+    refused = card_of(root, gate_passed=False, sealed_openings=1, base_model="o/b", licences=[], evidence=[])
     assert "**Refused" in refused
     assert "opened 1 time when" in refused
-    assert "Base model: o/b, licence: mit." in refused
+    assert "Base model: o/b." in refused
     assert yaml.safe_load(refused.split("---\n")[1])["base_model"] == "o/b"
     assert "nothing to compare with" in refused
 
