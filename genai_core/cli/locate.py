@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genai_core.config.settings import Settings
 from genai_core.errors import ModelError
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.storage.artifacts import ArtifactStore
 from genai_core.storage.open import open_store
+
+if TYPE_CHECKING:
+    from genai_core.tracking.registry import ModelVersion
 
 
 def open_artifacts(settings: Settings, probe: bool = False) -> ArtifactStore:
@@ -33,11 +37,14 @@ def find_artifact(model: str, store: ArtifactStore) -> ArtifactRef | None:
     return None
 
 
-def locate_ref(model: str, settings: Settings) -> ArtifactRef:
-    """Return the artifact of a registered model or of NAME@version. Raises ModelError naming what there is."""
+def locate_version(model: str, settings: Settings) -> tuple[ArtifactRef, ModelVersion | None]:
+    """Return the artifact of a registered model or of NAME@version, and the version if a registered one was named.
+
+    Raises ModelError or ConfigError naming what there is.
+    """
     store = open_artifacts(settings)
     if (found := find_artifact(model, store)) is not None:
-        return found
+        return found, None
     from genai_core.tracking.registry import Registry
 
     registry = Registry(settings.tracking_uri)
@@ -49,7 +56,12 @@ def locate_ref(model: str, settings: Settings) -> ArtifactRef:
             f"{name} version {version.version} was made from an artifact that is not in {settings.storage_uri}. "
             "Give --storage with the store that holds it."
         )
-    return ref
+    return ref, version
+
+
+def locate_ref(model: str, settings: Settings) -> ArtifactRef:
+    """Return the artifact of a registered model or of NAME@version. Raises ModelError naming what there is."""
+    return locate_version(model, settings)[0]
 
 
 def locate_folder(model: str, settings: Settings) -> Path:

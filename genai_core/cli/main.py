@@ -191,6 +191,24 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="NAME, NAME@alias, NAME/version, an artifact (name@version) or a folder.")
+    ],
+    to: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; made if it is missing.")],
+    dtype: Annotated[str, typer.Option(help="Numbers in the GGUF file: f32, f16 (default), bf16 or q8_0.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Write a model for transformers or llama.cpp; it is loaded again and compared, or nothing is written."""
+    from genai_core.cli.export import export_model
+
+    export_model(model, to, out, dtype, force, mlflow, storage)
+
+
+@app.command()
 def report(
     which: Annotated[str, typer.Argument(metavar="RUN", help="A report file, or the beginning of one's name.")] = "",
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: beside the report.")] = None,

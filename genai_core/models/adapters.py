@@ -71,3 +71,25 @@ def save_adapter(model: Any, path: Path) -> None:
             config.target_modules = sorted(config.target_modules)
     model.save_pretrained(str(path), safe_serialization=True)
     (path / "README.md").unlink(missing_ok=True)  # peft's empty template; the model card is ours
+
+
+def load_merged(folder: Path) -> tuple[Any, Path]:
+    """Return the model of an adapter's folder, merged into its base in float32, and the folder of that base.
+
+    Raises:
+        ModelError: the adapter names no base, or not one that lies here.
+    """
+    from peft import PeftConfig, PeftModel
+
+    from genai_core.models.load import load_model
+
+    named = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path or ""
+    base = Path(named).expanduser() if named else folder.absolute().parent
+    if not (base / "config.json").is_file():
+        raise ModelError(
+            f"{folder} is an adapter to the base {named or 'that it does not name'}, which is no folder here. Write the "
+            "base's folder into base_model_name_or_path of its adapter_config.json."
+        )
+    if not named:
+        raise ModelError(f"{folder} is an adapter that is merged already in the folder above it: give {base}.")
+    return merge_adapter(PeftModel.from_pretrained(load_model(base), str(folder))), base

@@ -1,6 +1,10 @@
-"""A script, not a module of the house: load a published folder as a stranger would and write down what it says.
+"""A script, not a module of the house: load a folder as a stranger would and write down what it says.
 
-    python reload.py FOLDER RESULT.json
+    python reload.py FOLDER REQUEST.json ANSWER
+
+    REQUEST       {"gguf_file": "" or a file in FOLDER, "prompts": [...], "texts": [...]}
+    ANSWER.json   {"prompt_ids": [[...], ...], "reply_ids": [...] to the first prompt, "text_ids": [[...], ...]}
+    ANSWER.npz    logits of each prompt, float32, (T, V), by its number
 
 Imports nothing of genai: what it needs beside transformers would be missing at the user's.
 """
@@ -9,27 +13,41 @@ import json
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-QUESTION = "What does textwrap.shorten do?"
 
-
-def main(folder: str, result: str) -> None:
-    """Write {"ids", "logits" of the last position, "reply_ids", "generates"} for a fixed question."""
+def main(folder: str, request_file: str, answer: str) -> None:
+    """Write both files of the answer."""
+    with open(request_file, encoding="utf-8") as handle:
+        request = json.load(handle)
     torch.manual_seed(0)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    chat: Any = tokenizer.apply_chat_template(
-        [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    gguf: Any = {"gguf_file": request["gguf_file"]} if request["gguf_file"] else {}
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **gguf)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf).eval()
+    prompts = [encode(tokenizer, prompt) for prompt in request["prompts"]]
     with torch.no_grad():
-        logits = model(input_ids=chat["input_ids"]).logits[0, -1]
-        reply = model.generate(**chat, max_new_tokens=8, do_sample=False)[0, chat["input_ids"].shape[1] :]
-    answer = {"ids": chat["input_ids"][0].tolist(), "logits": logits.tolist(), "reply_ids": reply.tolist()}
-    with open(result, "w", encoding="utf-8") as handle:
-        json.dump(answer, handle)
+        logits = [model(input_ids=prompt["input_ids"]).logits[0] for prompt in prompts]
+        reply = model.generate(**prompts[0], max_new_tokens=8, do_sample=False)[0, prompts[0]["input_ids"].shape[1] :]
+    told = {
+        "prompt_ids": [prompt["input_ids"][0].tolist() for prompt in prompts],
+        "reply_ids": reply.tolist(),
+        "text_ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["texts"]],
+    }
+    with open(f"{answer}.json", "w", encoding="utf-8") as handle:
+        json.dump(told, handle)
+    np.savez(f"{answer}.npz", **{str(number): found.numpy() for number, found in enumerate(logits)})
+
+
+def encode(tokenizer: Any, prompt: str) -> Any:
+    """Return a prompt as model inputs, under the chat template where there is one."""
+    if not tokenizer.chat_template:
+        return tokenizer(prompt, return_tensors="pt")
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

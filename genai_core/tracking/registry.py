@@ -224,6 +224,11 @@ class Registry(Tracker):
             metrics=json.loads(tags.get(METRICS, "{}")),
         )
 
+    def read_card(self, version: ModelVersion) -> str:
+        """Return the card of a version, without its YAML header; '' if it has none."""
+        with self.call(f"read the card of {version.model_name}/{version.version}"):
+            return str(self.client.get_model_version(version.model_name, version.version).description or "")
+
     def _what_there_is(self, model_name: str) -> str:
         with self.call("list models"):
             names = sorted(model.name for model in self.client.search_registered_models(max_results=1000))
