@@ -191,6 +191,27 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="NAME, NAME@alias, NAME/version, an artifact (name@version) or a folder.")],
+    b: Annotated[str, typer.Argument(help="The other one; differences are B minus A.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSONL with a prompt field, or a text with a prompt a line.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Prompts from A's held-out data; of --prompts all are asked.")
+    ] = 6,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it as JSON, too.")] = None,
+    mlflow: TrackingUri = "",
+    storage: StorageUri = "",
+) -> None:
+    """Put two models side by side: figures, what differs in their making, answers."""
+    from genai_core.cli.compare import compare_models
+
+    compare_models(a, b, prompts, samples, max_new_tokens, json_file, mlflow, storage)
+
+
+@app.command()
 def export(
     model: Annotated[
         str, typer.Argument(help="NAME, NAME@alias, NAME/version, an artifact (name@version) or a folder.")
