@@ -144,15 +144,22 @@ def models_rollback(
 def chat(
     model: Annotated[str, typer.Argument(help="NAME[@alias], NAME/version, an artifact (name@version) or a folder.")],
     message: Annotated[str, typer.Option("--message", "-m", help="Say one thing and leave.")] = "",
-    temperature: Annotated[float, typer.Option(help="0 = the most likely answer.")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 = the most likely answer.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    history: Annotated[
+        bool, typer.Option(help="Earlier turns go into the prompt, where the template has place.")
+    ] = True,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Draw several answers, check or vote, revise once.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=2, help="Answers that --correct draws.")] = 4,
     mlflow: TrackingUri = "",
     storage: StorageUri = "",
 ) -> None:
-    """Talk to a model."""
+    """Talk to a model; tokens appear as they are sampled, /help in the chat lists its commands."""
     from genai_core.cli.chat import chat_with
 
-    chat_with(model, message, temperature, max_new_tokens, mlflow, storage)
+    chat_with(model, message, temperature, max_new_tokens, history, correct, samples, mlflow, storage)
 
 
 @app.command()

@@ -55,9 +55,11 @@ def attach_default_template(tokenizer: PreTrainedTokenizerFast) -> bool:
     return True
 
 
-def chat_messages(prompt: str, draft: str = "", remark: str = "") -> list[dict[str, str]]:
-    """Return the turns of a request; a draft and a remark on it make it a three-turn conversation."""
-    messages = [{"role": "user", "content": prompt}]
+def chat_messages(
+    prompt: str, draft: str = "", remark: str = "", turns: Sequence[tuple[str, str]] = ()
+) -> list[dict[str, str]]:
+    """Return the turns of a request, (role, text) of earlier ones first; a draft and a remark on it add two turns."""
+    messages = [{"role": role, "content": text} for role, text in turns] + [{"role": "user", "content": prompt}]
     if draft or remark:
         messages += [{"role": "assistant", "content": draft}, {"role": "user", "content": remark}]
     return messages
@@ -75,9 +77,28 @@ def render_messages(
     return ids
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, draft: str = "", remark: str = "") -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    draft: str = "",
+    remark: str = "",
+    turns: Sequence[tuple[str, str]] = (),
+) -> list[int]:
     """Return the ids of a request up to and including the generation prompt."""
-    return render_messages(tokenizer, chat_messages(prompt, draft, remark), add_generation_prompt=True)
+    return render_messages(tokenizer, chat_messages(prompt, draft, remark, turns), add_generation_prompt=True)
+
+
+def holds_turns(tokenizer: PreTrainedTokenizerFast, roles: Sequence[str]) -> bool:
+    """Return whether the chat template shows turns of these roles before a question, in their order."""
+    turns = [(role, f"{_PROBE_PROMPT}{index}") for index, role in enumerate(roles)]
+    try:
+        text: str = _apply(
+            tokenizer, chat_messages(_PROBE_ANSWER, turns=turns), add_generation_prompt=True, tokenize=False
+        )
+    except ModelError:
+        return False
+    places = [text.find(probe) for probe in [*(probe for _, probe in turns), _PROBE_ANSWER]]
+    return -1 not in places and places == sorted(places)
 
 
 def render_example(tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str) -> tuple[list[int], list[int]]:

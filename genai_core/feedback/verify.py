@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genai_core.augmentation.call_prompts import asked_arguments, documented_names
+from genai_core.augmentation.quote_pairs import read_beginning, read_passage
 from genai_core.data.documents import Pair
 from genai_core.errors import DataError
 from genai_core.feedback.types import Feedback
 from genai_core.feedback.verifiers.match import judge_match
-from genai_core.feedback.verifiers.python_call import judge_python_call
+from genai_core.feedback.verifiers.python_call import judge_python_call, resolve_name
 from genai_core.feedback.verifiers.python_name import judge_python_name
 from genai_core.feedback.verifiers.quote import judge_quote
 
@@ -57,6 +59,17 @@ class Verifier:
                 raise DataError(
                     f"Pair {pair.pair_id} asks for the check {kind!r}; there are python_call, python_name, quote and match."
                 )
+
+    def check_of(self, prompt: str) -> str:
+        """Return the kind of check that a prompt carries in its own form, '' if it carries none.
+
+        A documented signature and quoted values ask for a call; a passage and a beginning ask for a sentence of it.
+        """
+        names = documented_names(prompt) if asked_arguments(prompt) else []
+        if any(resolve_name(name, self._objects or {}) for name in names):
+            return "python_call"
+        beginning = read_beginning(prompt)
+        return "quote" if beginning and beginning in read_passage(prompt) else ""
 
     def check_all(self, pairs: Sequence[Pair], answers: Sequence[str | None], *, use_gold: bool) -> list[Feedback]:
         """Return the feedback on each pair's answer, in order; no row is ever left out.

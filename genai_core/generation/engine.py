@@ -8,7 +8,7 @@ prompts once; then every active row moves one token a step, at its own length. A
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,8 +52,17 @@ class GenerationEngine:
         )
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingConfig,
+        on_token: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
         """Return one completion a request, in the order of the requests.
+
+        Args:
+            on_token: called with (index of the request, token id) as soon as a token is drawn, not for the end token.
+                What it raises ends the generation.
 
         Raises:
             ModelError: a prompt leaves no room for a single token, the model's attention is of a kind that the
@@ -63,7 +72,7 @@ class GenerationEngine:
             return []
         prompts = [encode_request(self.tokenizer, request) for request in requests]
         limits = [self._room(request, ids, sampling) for request, ids in zip(requests, prompts, strict=True)]
-        return _Run(self, requests, prompts, limits, sampling).complete()
+        return _Run(self, requests, prompts, limits, sampling, on_token).complete()
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: SlotCache) -> Tensor:
         """Return the logits at the last position, (B, V), in float32 or wider."""
@@ -123,8 +132,10 @@ class _Run:
         prompts: list[list[int]],
         limits: list[int],
         sampling: SamplingConfig,
+        on_token: Callable[[int, int], None] | None,
     ) -> None:
         self.engine, self.requests, self.prompts, self.sampling = engine, requests, prompts, sampling
+        self.on_token = on_token
         self.device = engine.model.device
         count = len(requests)
         self.waiting = sorted(range(count), key=lambda i: (-len(prompts[i]), prompts[i], i))
@@ -210,6 +221,10 @@ class _Run:
         self.tokens[row, position] = tokens
         self.logps[row, position] = logps.double()
         self.counts[row] += 1
+        if self.on_token is not None:
+            for index, token in zip(row.tolist(), tokens.tolist(), strict=True):
+                if token not in self.engine._ends:
+                    self.on_token(index, token)
 
     def _release(self) -> None:
         """Give the slots of finished rows to the last active ones, so that 0..n-1 stay the active slots."""

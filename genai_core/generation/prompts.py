@@ -15,7 +15,7 @@ def encode_request(tokenizer: Any, request: Request) -> list[int]:
     """Return the ids of a request: under the chat template, or as the beginning of a document if it is raw."""
     if request.raw:
         return [document_end_id(tokenizer), *next(encode_documents(tokenizer, [request.prompt]))]
-    return render_prompt(tokenizer, request.prompt, request.draft, request.remark)
+    return render_prompt(tokenizer, request.prompt, request.draft, request.remark, request.turns)
 
 
 def longest_row(config: Any) -> int | None:

@@ -23,6 +23,9 @@ class Request:
     remark: str = ""
     """What is said about the draft, as the user's next turn; '' = none."""
 
+    turns: tuple[tuple[str, str], ...] = ()
+    """(role, text) of what was said before the prompt: system, user, assistant."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the request as a JSON row."""
         return asdict(self)
