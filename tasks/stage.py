@@ -167,7 +167,7 @@ def _compute(
         session.on_event({"type": "stage-ended", "title": title, "status": status})
         if not isinstance(error, (TransientError, ClaimLostError)):
             with suppress(StorageError):
-                session.add(StageRow(title, "failed", watch.seconds(), reasons=(str(error),)))
+                session.add(StageRow(title, status, watch.seconds(), reasons=(str(error),)))
         raise
     claim.stop_heartbeat()
     ref = ArtifactRef.model_validate(outcome["artifact"])

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from genai_core.cli.options import settings_of
-from genai_core.cli.screen import STATUS_STYLE, clock
+from genai_core.cli.screen import STATUS_STYLE
 from genai_core.config.load import find_recipe, list_recipes, load_recipe, recipe_schema
 from genai_core.config.reference import recipe_reference
+from tasks.figures import clock
 
 
 def show_list() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from genai_core.cli.options import settings_of
 from genai_core.cli.report import reports_folder
-from genai_core.cli.screen import Screen, clock, end_table
+from genai_core.cli.screen import Screen, end_table
 from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
 from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
+from tasks.figures import clock
 
+FILE_COLUMNS = 160
 LEAST_FREE_BYTES = 10_000_000
 """With less, what ends a run in no words of ours is put down to the disk: checkpoints and databases are larger."""
 
@@ -41,7 +45,7 @@ def run_recipe(
 ) -> int:
     """Run a recipe; return the exit code."""
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = open_console()
     recipe = load_recipe(name, overrides)
     settings = settings_of(storage, mlflow, ray)
     if report is not None and not report.absolute().parent.is_dir():
@@ -65,6 +69,12 @@ def run_recipe(
     run.show()
     run.write(report)
     return 3 if run.status == "refused" else 0
+
+
+def open_console() -> Console:
+    """Return the console of a run; a file, which has no width, gets lines long enough to leave nothing out."""
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if has_width else FILE_COLUMNS)
 
 
 class StopButton:
@@ -140,7 +150,7 @@ class Run:
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
         self.console.print(
-            Text.assemble(("genai run ", "bold"), (self.recipe.name, "bold"), f"   store {self.settings.storage_uri}")
+            Text.assemble(("genai run ", "bold"), (self.recipe.name, "bold"), f"   store {self._say_store()}")
         )
         if todo:
             seconds = sum(row.forecast["seconds"] for row in todo if row.forecast)
@@ -156,6 +166,11 @@ class Run:
             server = await_prefect(self.settings.home)
             self.prefect_api = f"{server}/api"
             self.console.print(Text(f"  Prefect at {server}", style="dim"))
+
+    def _say_store(self) -> str:
+        """Return where the store is, from the working directory on if it lies below it."""
+        place, here = Path(self.settings.storage_uri), Path.cwd()
+        return str(place.relative_to(here)) if place.is_relative_to(here) else self.settings.storage_uri
 
     def _check_tracking(self, check_reachable: Any) -> None:
         try:
@@ -220,8 +235,9 @@ class Run:
         """Print the end table, the model, the gate's reasons."""
         print_ = self.console.print
         print_()
-        print_(end_table(self.rows, self.console.width))
-        print_()
+        if self.rows:
+            print_(end_table(self.rows, self.console.width))
+            print_()
         if self.model is not None:
             alias = f"@{self.model['alias']}" if self.model["alias"] else "(no alias)"
             verdict = "passed" if self.model["gate"]["passed"] else "refused"
@@ -233,7 +249,7 @@ class Run:
             )
             print_(Text.assemble("gate ", (verdict, style)))
             for reason in self.model["gate"]["reasons"]:
-                print_(Text(f"  {reason}"))
+                print_(Padding(Text(reason), (0, 0, 0, 2)))
         if error:
             style = "yellow" if self.status == "interrupted" else "bold red"
             print_(Text.assemble((f"{self.status}: ", style), error))

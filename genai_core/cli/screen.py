@@ -12,31 +12,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tasks.figures import figures
+from tasks.figures import clock, figures, say_progress
 
 STATUS_STYLE = {
     "computed": "green",
     "reused": "cyan",
     "refused": "yellow",
     "skipped": "dim",
+    "interrupted": "yellow",
     "failed": "bold red",
-    "compute": "white",
 }
 PIPED_EVERY_SECONDS = 30.0
 REDRAW_PER_SECOND = 4
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as people write it: 8.4 s, 2 min 05 s, 1 h 12 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+TITLE = 20
 
 
 class Screen:
@@ -75,7 +68,7 @@ class Screen:
                 self._show_row(event["row"])
             case "refused":
                 for reason in event["reasons"]:
-                    self._console.print(Text(f"    {reason}", style="yellow"))
+                    self._remark(f"refused: {reason}", "yellow")
 
     def _begin(self, title: str) -> None:
         self._title, self._started, self._progress, self._note = title, time.monotonic(), {}, ""
@@ -86,55 +79,60 @@ class Screen:
             self._progress = row["p"]
             if not self._console.is_terminal and time.monotonic() - self._spoke > PIPED_EVERY_SECONDS:
                 self._spoke = time.monotonic()
-                self._console.print(Text(f"  ... {self._title}: {self._say_progress()}", style="dim"))
+                self._remark(f"... {self._title}: {self._say_progress()}", indent=2)
         elif "e" in row:
-            self._console.print(Text(f"    {self._title}: {row['e']}", style="dim"))
+            self._remark(f"{self._title}: {row['e']}")
 
     def _say_once(self, note: str) -> None:
         if note != self._note:
             self._note = note
-            self._console.print(Text(f"  {self._title}: {note}", style="dim"))
+            self._remark(f"{self._title}: {note}", indent=2)
+
+    def _remark(self, text: str, style: str = "dim", indent: int = 4) -> None:
+        """Print a remark, its further lines indented like the first; in a file it is one line."""
+        if self._console.is_terminal:
+            self._console.print(Padding(Text(text, style=style), (0, 0, 0, indent)))
+        else:
+            self._console.print(" " * indent + text, markup=False, soft_wrap=True)
 
     def _show_row(self, row: Any) -> None:
         self._title, self._progress = "", {}
         line = Text("  ")
-        line.append(f"{row.name:<20}")
-        line.append(f"{row.status:<10}", style=STATUS_STYLE.get(row.status, ""))
-        line.append(f"{clock(row.seconds):>12}   ", style="dim")
-        line.append(figures(row.metrics), style="dim")
-        line.truncate(max(40, self._console.width - 1), overflow="ellipsis")
+        line.append(f"{row.name:<{TITLE}}")
+        line.append(f"{row.status:<12}", style=STATUS_STYLE.get(row.status, ""))
+        line.append(f"{clock(row.seconds):>12}", style="dim")
+        room = max(40, self._console.width - 1)
+        if said := figures(row.metrics, room=room - len(line) - 2):
+            line.append(f"  {said}", style="dim")
+        line.truncate(room, overflow="ellipsis")
         self._console.print(line)
         if row.status in {"refused", "skipped"} and row.name != "promote":  # the gate's reasons stand below the table
             for reason in row.reasons:
-                self._console.print(Text(f"    {reason}", style="yellow"))
+                self._remark(reason, "yellow")
 
-    def _say_progress(self) -> str:
-        if not self._progress:
-            return "starting"
-        done, total = self._progress.get("done", 0), self._progress.get("total", 0)
-        parts = [f"{done}/{total} {self._progress.get('unit', '')}"]
-        if part := self._progress.get("part"):
-            parts.insert(0, str(part))
-        if rate := self._progress.get("tokens_per_second"):
-            parts.append(f"{float(rate):,.0f} tok/s")
-        if (loss := self._progress.get("loss")) is not None:
-            parts.append(f"loss {float(loss):.3f}")
-        if (eta := self._progress.get("eta_seconds", self._progress.get("eta"))) is not None:
-            parts.append(f"{clock(float(eta))} left")
-        return "  ".join(parts)
+    def _say_progress(self, room: int = 0) -> str:
+        return say_progress(self._progress, room) if self._progress else "starting"
 
     def _draw(self) -> Any:
         if not self._title:
             return Text("")
         grid = Table.grid(padding=(0, 1))
         total = float(self._progress.get("total", 0) or 0)
-        bar = ProgressBar(total=total or 1.0, completed=float(self._progress.get("done", 0)), width=20, pulse=not total)
-        grid.add_row(
-            Text(f"  {self._title:<20}", style="bold"),
-            bar,
-            Text(self._say_progress(), overflow="ellipsis", no_wrap=True),
-            Text(clock(time.monotonic() - self._started), style="dim"),
+        width = 20 if self._console.width >= 100 else 8
+        bar = ProgressBar(
+            total=total or 1.0,
+            completed=float(self._progress.get("done", 0)),
+            width=width,
+            pulse=not total,
+            # the terminal's own colours: what rich has is dark on dark, or heavier than what is done on light
+            style="bright_black",
+            complete_style="blue",
+            finished_style="blue",
+            pulse_style="blue",
         )
+        since = clock(time.monotonic() - self._started)
+        said = Text(self._say_progress(self._console.width - TITLE - width - 16), overflow="ellipsis", no_wrap=True)
+        grid.add_row(Text(f"  {self._title:<{TITLE}}", style="bold"), Text(f"{since:>9}", style="dim"), bar, said)
         return grid
 
 
@@ -155,6 +153,6 @@ def end_table(rows: Sequence[Any], width: int) -> Table:
         cells: list[Any] = [row.name, Text(row.status, style=STATUS_STYLE.get(row.status, "")), f"{row.seconds:.1f}"]
         if width >= 120:
             cells.append(row.artifact.label() if row.artifact else "")
-        cells.append(figures(row.metrics, 4 if width >= 120 else 3))
+        cells.append(figures(row.metrics, 4 if width >= 120 else 3, room))
         table.add_row(*cells)
     return table

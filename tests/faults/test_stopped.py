@@ -27,7 +27,7 @@ def test_interrupted(home: Home, unbroken: Home, sent: signal.Signals) -> None:
         running.await_nothing_left(GONE_WITHIN_SECONDS)
     report = running.report()
     assert report["status"] == "interrupted"
-    assert report["stages"][-1]["name"] == "pretrain"
+    assert (report["stages"][-1]["name"], report["stages"][-1]["status"]) == ("pretrain", "interrupted")
     assert "Run again to resume" in running.output
     assert [run.info.status for run in home.stage_runs("pretrain")] == ["KILLED"]
     stopped_at = home.step()
