@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class StageRow:
     """One line of the end table and of the report."""
 
     name: str
-    status: str  # computed, reused, refused, skipped, failed; in a plan: reused, compute
+    status: str  # computed, reused, refused, skipped, interrupted, failed; in a plan: reused, compute
     seconds: float = 0.0
     artifact: ArtifactRef | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -55,7 +55,31 @@ class StageRow:
         }
         if self.reasons:
             row["reasons"] = list(self.reasons)
+        if "peak_memory_bytes" in self.told:
+            row["peak_memory_bytes"] = self.told["peak_memory_bytes"]
         return row
+
+
+def report_of_run(
+    recipe_name: str,
+    status: str,
+    seconds: float,
+    rows: Sequence[StageRow],
+    model: dict[str, Any] | None,
+    forecasts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the report of a run as JSON, which its page is made from."""
+    stages = [row.to_json() for row in rows]
+    for stage in stages:
+        if forecast := forecasts.get(stage["name"]):
+            stage["forecast"] = forecast
+    return {
+        "recipe": recipe_name,
+        "status": status,
+        "seconds": round(seconds, 2),
+        "stages": stages,
+        "model": model,
+    }
 
 
 @dataclass
@@ -76,6 +100,7 @@ class Session:
     model: dict[str, Any] | None = None
     tags: dict[str, str] = field(default_factory=dict)
     experiment: str = EXPERIMENT
+    started: float = field(default_factory=time.monotonic)
     _parent: Recording | None = None
 
     def add(self, row: StageRow) -> None:

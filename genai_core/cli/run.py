@@ -28,6 +28,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
 from tasks.figures import clock
+from tasks.session import report_of_run
 
 FILE_COLUMNS = 160
 LEAST_FREE_BYTES = 10_000_000
@@ -259,21 +260,8 @@ class Run:
 
     def write(self, report: Path | None) -> None:
         """Write the report, where it is wanted and among the reports of all runs, which `genai report` reads."""
-        stages = []
-        for row in self.rows:
-            stage = row.to_json()
-            if forecast := self.forecasts.get(row.name):
-                stage["forecast"] = forecast
-            if "peak_memory_bytes" in row.told:
-                stage["peak_memory_bytes"] = row.told["peak_memory_bytes"]
-            stages.append(stage)
-        content = {
-            "recipe": self.recipe.name,
-            "status": self.status,
-            "seconds": round(time.monotonic() - self.started, 2),
-            "stages": stages,
-            "model": self.model,
-        }
+        seconds = time.monotonic() - self.started
+        content = report_of_run(self.recipe.name, self.status, seconds, self.rows, self.model, self.forecasts)
         text = json.dumps(content, indent=1) + "\n"
         if report is not None:
             report.write_text(text, encoding="utf-8")

@@ -88,6 +88,12 @@ class Recording:
         """Return the MLflow run id, '' while MLflow has not been reached."""
         return self._record.run_id
 
+    def page(self) -> str:
+        """Return the path of the run's page on an MLflow server, '' while MLflow has not been reached."""
+        if self._tracker is None or not self.run_id:
+            return ""
+        return f"/#/experiments/{self._tracker.experiment_id}/runs/{self.run_id}"
+
     @property
     def error(self) -> Exception | None:
         """Return why MLflow could not be reached the last time, None if it could."""

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from genai_core.cli.main import main
-from genai_core.cli.report import _draw, find_report
+from genai_core.cli.report import find_report
 from genai_core.config.settings import read_settings
 from genai_core.errors import ConfigError
+from tasks.charts import draw_curves, draw_stages, draw_transitions
 
 REPORT: dict[str, Any] = {
     "recipe": "mine",
@@ -95,7 +96,17 @@ def test_wrong_input(genai: Any, tmp_path: Path, content: str, more: tuple[str, 
 
 def test_a_chart_is_the_same_bytes_again_and_draws_a_mean_through_many_points() -> None:
     curves = {"pretrain": [(step, 8.0 / step) for step in range(1, 200)], "tune": [(1, 2.0), (2, 1.5)]}
-    svg = _draw("loss", curves)
-    assert svg == _draw("loss", curves)
+    svg = draw_curves("loss", curves)
+    assert svg == draw_curves("loss", curves)
     assert svg.startswith("<svg")
-    assert svg.count("<path") > _draw("loss", {"tune": curves["tune"]}).count("<path") + 2
+    assert svg.count("<path") > draw_curves("loss", {"tune": curves["tune"]}).count("<path") + 2
+
+
+def test_stages_and_transitions_are_drawn_with_their_figures() -> None:
+    svg = draw_stages("bits", {"pretrain": 2.0, "train-control-1": 1.9, "train-g1": 1.8})
+    assert svg == draw_stages("bits", {"pretrain": 2.0, "train-control-1": 1.9, "train-g1": 1.8})
+    assert all(f"<!-- {word} -->" in svg for word in ("2.000", "1.900", "1.800", "train-g1"))
+    told = {"arm": "after", "baseline": "before", "transitions": {"cc": 71, "ci": 3, "ic": 17, "ii": 9}}
+    many = draw_transitions([{"moment": f"moment {index}", **told} for index in range(5)])
+    assert all(many.count(f"<!-- {count} -->") == 5 for count in (71, 3, 17))
+    assert many.count("<!-- moment ") == 5
