@@ -71,7 +71,9 @@ def recipe_reference() -> str:
 
 
 def names_of(field: Schema) -> list[str]:
-    """Return the definitions that a field may hold: one of a group, several of a choice, none of a plain value."""
+    """Return the definitions that a field may hold: one of a group or of a list of groups, several of a choice."""
+    if field.get("type") == "array":
+        return names_of(field["items"])
     if "$ref" in field:
         return [field["$ref"].rpartition("/")[2]]
     return [choice["$ref"].rpartition("/")[2] for choice in field.get("oneOf", ())]
@@ -147,6 +149,8 @@ def _row(key: str, field: Schema, place: str, places: _Places, *, required: bool
     if names_of(field):
         section = _title(shared) if shared else f"{place}.{key}" if place else key
         kind, default = f"[{section}](#{anchor(section)})", ""
+        if field.get("type") == "array":
+            kind, default = f"list of {kind}", _value(field.get("default"))
         if "oneOf" in field and "default" in field:
             default = f"`kind: {field['default']['kind']}`"
     else:
@@ -160,6 +164,8 @@ def _type(field: Schema) -> str:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
+    if field["type"] == "array":
+        return f"list of {_type(field['items'])}"
     name = TYPES[field["type"]]
     if "minimum" in field and "maximum" in field:
         return f"{name}, {field['minimum']:g} to {field['maximum']:g}"
