@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from genai_core.config.settings import Settings
 from genai_core.errors import GenaiCoreError
+from genai_core.evaluation.shots import Cost, calls_until_paid
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.artifacts import ArtifactStore
 from tasks.charts import draw_curves, draw_stages, draw_transitions
@@ -73,6 +75,8 @@ def describe(report: Mapping[str, Any], store: ArtifactStore, settings: Settings
         "generations": generations,
         "correction": _describe_correction(opened.get("measure-correction")),
         **_describe_evaluations(opened),
+        "costs": _describe_costs(opened, stages),
+        "questions": _describe_questions(opened),
         "lineage": _draw_lineage(opened, store),
     }
 
@@ -228,6 +232,58 @@ def _describe_evaluations(opened: Mapping[str, _Opened]) -> dict[str, Any]:
                 {"title": name.replace("seal-", "sealed: ").replace("evaluate-", "held out: "), "figures": shown}
             )
     return {"evaluations": found, "evaluated": sorted({name for one in found for name in one["figures"]})}
+
+
+def _describe_costs(opened: Mapping[str, _Opened], stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return, for each task, what answers cost with examples in the prompt and what they cost after tuning."""
+    found: list[dict[str, str]] = []
+    few = next((one for name, one in opened.items() if name.startswith("evaluate-base-")), None)
+    tuned = opened.get("evaluate-candidate")
+    before = few.json("report.json") if few is not None else None
+    after = tuned.json("report.json") if tuned is not None else None
+    if not before or not after:
+        return found
+    # all tunings that the candidate went through; a control arm was for comparison only
+    trained = sum(
+        stage["metrics"].get("tokens_seen", 0.0)
+        for stage in stages
+        if stage["name"] == "finetune" or stage["name"].startswith(("train-g", "train-corrected"))
+    )
+    for task in before["cases"]:
+        examples, candidate = Cost.of(before["figures"], task), Cost.of(after["figures"], task)
+        if examples is None or candidate is None:
+            continue
+        found.append(
+            {
+                "task": task,
+                "right": f"{examples.right:.1%} and {candidate.right:.1%}",
+                "prompt": f"{examples.prompt_tokens:,.0f} and {candidate.prompt_tokens:,.0f}",
+                "per_right": " and ".join(
+                    "none is right" if cost.per_right == math.inf else f"{cost.per_right:,.0f}"
+                    for cost in (examples, candidate)
+                ),
+                "paid": _paid(calls_until_paid(trained, examples.per_call, candidate.per_call)),
+                "trained": f"{trained:,.0f}",
+            }
+        )
+    return found
+
+
+def _describe_questions(opened: Mapping[str, _Opened]) -> list[dict[str, Any]]:
+    """Return the recipe's own questions with the answers of base and candidate, as far as they were asked."""
+    answers: dict[str, dict[str, Any]] = {}
+    for who in ("base", "candidate"):
+        one = opened.get(f"evaluate-{who}")
+        for line in (one.read("answers.jsonl") or b"").decode().splitlines() if one is not None else ():
+            row = json.loads(line)
+            if row["suite"] == "question":
+                told = answers.setdefault(row["case_id"], {"ask": row["prompt"]})
+                told[who] = {"answer": row["answer"].strip(), "right": row["right"]}
+    return list(answers.values())
+
+
+def _paid(calls: float) -> str:
+    return "never" if calls == math.inf else f"{calls:,.0f} calls"
 
 
 def _interval(value: Mapping[str, float], *, signed: bool = False) -> str:

@@ -15,12 +15,11 @@ For the cost of a right answer, tokens a call are divided by the share that is r
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genai_core.data.documents import Pair
 from genai_core.errors import DataError
-from genai_core.evaluation.compare import Report
 
 
 def with_shots(pairs: Sequence[Pair], solved: Sequence[Pair], shots: int, seed: int) -> list[Pair]:
@@ -55,13 +54,10 @@ class Cost:
     """A call."""
 
     @staticmethod
-    def of(report: Report, task: str) -> Cost | None:
-        """Return the cost of a task's answers; None if the report has not measured it."""
-        names = ("right", "prompt_tokens", "generated_tokens")
-        figures = [report.figures.get(f"{task}/{name}") for name in names]
-        if any(figure is None for figure in figures):
-            return None
-        return Cost(*(float(figure) for figure in figures if figure is not None))
+    def of(figures: Mapping[str, float], task: str) -> Cost | None:
+        """Return the cost of a task's answers from the figures of a report; None if they have not been measured."""
+        names = [f"{task}/{name}" for name in ("right", "prompt_tokens", "generated_tokens")]
+        return Cost(*(figures[name] for name in names)) if all(name in figures for name in names) else None
 
     @property
     def per_call(self) -> float:

@@ -59,10 +59,10 @@ def test_the_stage_measures_answers_with_examples_and_no_text(small_world: Path,
         reports[shots] = Report.read(context.output)
     assert "text" in reports[0].suites() and "text" not in reports[1].suites()
     assert "name" not in reports[1].suites()  # closed book: examples would not hold the answer either
-    costs = {shots: Cost.of(report, "call") for shots, report in reports.items()}
+    costs = {shots: Cost.of(report.figures, "call") for shots, report in reports.items()}
     assert costs[0] is not None and costs[1] is not None
     assert costs[1].prompt_tokens > 1.7 * costs[0].prompt_tokens
-    assert Cost.of(reports[0], "nothing") is None
+    assert Cost.of(reports[0].figures, "nothing") is None
     wanted = {one.pair_id for one in read_pairs(small_world / "corpus" / "pairs" / "heldout.parquet")}
     assert {row["case_id"] for row in reports[1].rows} <= wanted
 
