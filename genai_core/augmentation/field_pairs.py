@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from genai_core.augmentation.sentences import collapse_spaces
 from genai_core.config.data import ConversationPairs, FieldPairs
+from genai_core.data.conversations import read_turns
 from genai_core.data.documents import Document, Pair
+from genai_core.data.sources.tables import find_field
 from genai_core.errors import DataError
+
+WORD = re.compile(r"\S+")
 
 
 def field_pairs(documents: Sequence[Document], config: FieldPairs) -> list[Pair]:
@@ -22,14 +28,14 @@ def field_pairs(documents: Sequence[Document], config: FieldPairs) -> list[Pair]
     lacking: Counter[str] = Counter()
     for document in documents:
         fields = _fields(document)
-        prompt, answer = _text(fields.get(config.prompt_field)), _text(fields.get(config.completion_field))
-        context = _text(fields.get(config.context_field)) if config.context_field else ""
+        prompt, answer = (_text(find_field(fields, name)[0]) for name in (config.prompt_field, config.completion_field))
+        context = _text(find_field(fields, config.context_field)[0]) if config.context_field else ""
         if not prompt:
             lacking[f"no {config.prompt_field!r}"] += 1
         elif not answer:
             lacking[f"no {config.completion_field!r}"] += 1
         else:
-            _append(pairs, lacking, document, f"{prompt}\n\n{context}" if context else prompt, answer)
+            _append(pairs, lacking, document, _write_prompt(prompt, context, config), answer)
     if not pairs:
         raise DataError(
             f"none of the {len(documents):,} rows gives an instruction pair ({_counts(lacking)}). The rows have the fields "
@@ -50,7 +56,7 @@ def conversation_pairs(documents: Sequence[Document], config: ConversationPairs)
     pairs: list[Pair] = []
     lacking: Counter[str] = Counter()
     for document in documents:
-        turns = _turns(_fields(document).get(config.messages_field))
+        turns = read_turns(find_field(_fields(document), config.messages_field)[0])
         if turns is None:
             lacking[f"no list of {{role, content}} in {config.messages_field!r}"] += 1
             continue
@@ -65,9 +71,17 @@ def conversation_pairs(documents: Sequence[Document], config: ConversationPairs)
     if not pairs:
         raise DataError(
             f"none of the {len(documents):,} rows gives an instruction pair ({_counts(lacking)}). The rows have the fields "
-            f"{_known_fields(documents)}. Set pairs.messages_field to a list of {{'role', 'content'}} objects."
+            f"{_known_fields(documents)}. Set pairs.messages_field to a list of {{'role', 'content'}} (or {{'from', 'value'}}) objects."
         )
     return pairs
+
+
+def _write_prompt(prompt: str, context: str, config: FieldPairs) -> str:
+    shown = f"{prompt}\n\n{context}" if context else prompt
+    if config.prompt_words:
+        words = list(islice(WORD.finditer(shown), config.prompt_words))
+        shown = shown[: words[-1].end()]
+    return f"{shown}\n\n{config.instruction}" if config.instruction else shown
 
 
 def _append(pairs: list[Pair], lacking: Counter[str], document: Document, prompt: str, answer: str) -> None:
@@ -96,15 +110,6 @@ def _fields(document: Document) -> Mapping[str, Any]:
 def _text(value: Any) -> str:
     """Return a field as text: numbers and truth values as they print, lists and objects not at all."""
     return str(value).strip() if isinstance(value, (str, int, float)) else ""
-
-
-def _turns(messages: Any) -> list[tuple[str, str]] | None:
-    """Return the (role, content) turns with content; None if this is not a list of messages."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        return None
-    if not all(isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in messages):
-        return None
-    return [(m["role"], content) for m in messages if (content := _text(m.get("content")))]
 
 
 def _counts(lacking: Counter[str]) -> str:

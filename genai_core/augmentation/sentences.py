@@ -1,12 +1,13 @@
-"""Sentences of English prose, by one rule that builders and verifiers share."""
+"""Sentences of prose, by one rule that builders and verifiers share; scripts that part words by spaces."""
 
 from __future__ import annotations
 
 import re
 
 # A sentence ends at . ! or ? with closing quotes or brackets, before white space and something that can start a
-# sentence. The look-ahead keeps "3.5" and "textwrap.shorten is" whole.
-_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s+[\"'“‘(\[]*[A-Z0-9])")
+# sentence: anything but a lower-case letter or a sign. The look-ahead keeps "3.5" and "textwrap.shorten is" whole.
+# Beside the Latin signs those of Hindi, Arabic, Urdu and Ethiopic.
+_END = re.compile(r"[.!?।؟۔።]+[\"'”’»)\]]*(?=\s+[\"'“‘«¿¡(\[]*(\w))")
 _ABBREVIATIONS = frozenset(
     (
         "mr.",
@@ -50,8 +51,11 @@ def split_sentences(text: str) -> list[str]:
     for paragraph in _BLANK_LINES.split(text):
         flat, start = collapse_spaces(paragraph), 0
         for match in _END.finditer(flat):
+            first = match.group(1)
+            if first.islower() or first == "_":
+                continue
             last_word = flat[flat.rfind(" ", 0, match.end()) + 1 : match.end()].lstrip("\"'“‘([")
-            if last_word.lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]\.", last_word):
+            if last_word.lower() in _ABBREVIATIONS or (len(last_word) == 2 and last_word[0].isupper()):
                 continue
             sentences.append(flat[start : match.end()])
             start = match.end() + 1

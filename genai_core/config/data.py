@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from genai_core.config.base import (
     Config,
@@ -20,6 +21,34 @@ from genai_core.config.base import (
 PYTHON_LICENSE = "PSF-2.0"
 
 
+def known_encoding(name: str) -> str:
+    """Return the name if Python can decode it. Raises ValueError, as a validator does."""
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError(
+            f"{name!r} is no encoding that Python knows. Examples: utf-8, cp1252 (Windows), latin-1, shift_jis."
+        ) from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(known_encoding), LeftOutWhile("utf-8")]
+ENCODING = "Encoding of the files: utf-8, cp1252 (Windows, Western Europe), latin-1, ..."
+
+TextField = Annotated[str | tuple[str, ...], Field(union_mode="left_to_right")]
+"""One field, or several whose texts are joined by blank lines; a.b and a.0 reach into objects and lists."""
+
+TEXT_FIELD = (
+    "Field that holds the document's text; or a list of fields, joined by blank lines, empty ones left out. "
+    "'a.b' reaches into an object, 'a.0' into a list."
+)
+RowPassages = Annotated[NonNegativeInt, LeftOutWhile(0)]
+ROW_PASSAGES = (
+    "Cut longer texts into passages of about so many words, which stay on one side of the split; 0 = whole texts."
+)
+GROUP_FIELD = "Field whose equal values stay on one side of the split; '' = row."
+
+
 class PydocsSource(Licensed):
     """The documentation of Python's own standard library: on every machine, verifiable, no download."""
 
@@ -30,42 +59,56 @@ class PydocsSource(Licensed):
 
 
 class TextSource(Licensed):
-    """Plain text files; each file, or each block between two blank lines, is a document."""
+    """Plain text files; what a document is can be chosen."""
 
     kind: Literal["text"] = "text"
-    path: Location = Field(description="A file, a folder (searched for *.txt and *.txt.gz) or a glob pattern.")
-    document: Literal["file", "paragraph"] = Field(
-        default="file", description="What one document is: a file, or each block between two blank lines."
+    path: Location = Field(
+        description="A file, a folder (searched for *.txt, also packed: .gz, .bz2, .xz) or a glob pattern."
     )
+    document: Literal["file", "paragraph", "passage"] = Field(
+        default="file",
+        description="What one document is: a file; a block between blank lines; or, for books and other long files, a "
+        "passage of neighbouring blocks of about passage_words words.",
+    )
+    passage_words: Annotated[PositiveInt, LeftOutWhile(400)] = Field(
+        default=400, description="Words of a passage (document: passage)."
+    )
+    encoding: Encoding = Field(default="utf-8", description=ENCODING)
 
 
 class MarkdownSource(Licensed):
     """Markdown files; each section below a heading is a document, links between them are kept."""
 
     kind: Literal["markdown"] = "markdown"
-    path: Location = Field(description="A file, a folder (searched for *.md and *.markdown) or a glob pattern.")
+    path: Location = Field(description="A file, a folder (searched for *.md, *.markdown) or a glob pattern.")
+    encoding: Encoding = Field(default="utf-8", description=ENCODING)
 
 
 class JsonlSource(Licensed):
-    """One JSON object a line (also .gz)."""
+    """One JSON object a line, or a file that is one list of objects; also packed: .gz, .bz2, .xz."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: Location = Field(description="A file, a folder (searched for *.jsonl and *.jsonl.gz) or a glob pattern.")
-    text_field: str = Field(default="text", description="Field that holds the document's text.")
-    group_field: str = Field(
-        default="", description="Field whose equal values stay on one side of the split; '' = row."
+    path: Location = Field(
+        description="A file, a folder (searched for *.jsonl, *.ndjson, also packed) or a glob pattern."
     )
+    text_field: TextField = Field(default="text", description=TEXT_FIELD)
+    group_field: str = Field(default="", description=GROUP_FIELD)
+    passage_words: RowPassages = Field(default=0, description=ROW_PASSAGES)
+    encoding: Encoding = Field(default="utf-8", description=ENCODING)
 
 
 class CsvSource(Licensed):
-    """A table with a header line, comma separated."""
+    """A table with a header line; also packed: .gz, .bz2, .xz."""
 
     kind: Literal["csv"] = "csv"
-    path: Location = Field(description="A file, a folder (searched for *.csv and *.csv.gz) or a glob pattern.")
-    text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(
-        default="", description="Column whose equal values stay on one side of the split; '' = row."
+    path: Location = Field(description="A file, a folder (searched for *.csv, *.tsv, also packed) or a glob pattern.")
+    text_field: TextField = Field(default="text", description=TEXT_FIELD)
+    group_field: str = Field(default="", description=GROUP_FIELD)
+    passage_words: RowPassages = Field(default=0, description=ROW_PASSAGES)
+    delimiter: Annotated[str, LeftOutWhile(",")] = Field(
+        default=",", min_length=1, max_length=1, description='Character between two columns; for tabs "\\t".'
     )
+    encoding: Encoding = Field(default="utf-8", description=ENCODING)
 
 
 class ParquetSource(Licensed):
@@ -73,10 +116,9 @@ class ParquetSource(Licensed):
 
     kind: Literal["parquet"] = "parquet"
     path: Location = Field(description="A file, a folder (searched for *.parquet) or a glob pattern.")
-    text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(
-        default="", description="Column whose equal values stay on one side of the split; '' = row."
-    )
+    text_field: TextField = Field(default="text", description=TEXT_FIELD)
+    group_field: str = Field(default="", description=GROUP_FIELD)
+    passage_words: RowPassages = Field(default=0, description=ROW_PASSAGES)
 
 
 class DatasetsSource(Licensed):
@@ -84,14 +126,11 @@ class DatasetsSource(Licensed):
 
     kind: Literal["datasets"] = "datasets"
     path: Location = Field(description="Hub id such as 'owner/name', or a local folder.")
-    split: str = Field(default="train", description="Split of the dataset to read.")
-    revision: str = Field(
-        default="", description="Commit of the hub dataset; '' = the newest at the start of the run, which is recorded."
-    )
-    text_field: str = Field(default="text", description="Column that holds the document's text.")
-    group_field: str = Field(
-        default="", description="Column whose equal values stay on one side of the split; '' = row."
-    )
+    split: str = Field(default="train", description="Split to read.")
+    revision: str = Field(default="", description="Commit of the hub dataset; '' resolves the newest at the start.")
+    text_field: TextField = Field(default="text", description=TEXT_FIELD)
+    group_field: str = Field(default="", description=GROUP_FIELD)
+    passage_words: RowPassages = Field(default=0, description=ROW_PASSAGES)
 
 
 class S3Source(Licensed):
@@ -100,10 +139,9 @@ class S3Source(Licensed):
     kind: Literal["s3"] = "s3"
     path: Location = Field(description="Prefix of the objects, as s3://bucket/prefix; without credentials.")
     format: Literal["text", "markdown", "jsonl", "csv", "parquet"] = Field(description="How the objects are written.")
-    text_field: str = Field(default="text", description="Field or column that holds the text (jsonl, csv, parquet).")
-    group_field: str = Field(
-        default="", description="Field whose equal values stay on one side of the split; '' = row."
-    )
+    text_field: TextField = Field(default="text", description=TEXT_FIELD)
+    group_field: str = Field(default="", description=GROUP_FIELD)
+    passage_words: RowPassages = Field(default=0, description=ROW_PASSAGES)
 
 
 Source = Annotated[
@@ -188,13 +226,23 @@ class FieldPairs(Config):
     """Two fields of a JSONL, CSV, Parquet or datasets source are prompt and answer."""
 
     kind: Literal["fields"] = "fields"
-    prompt_field: str = Field(description="Field that holds the prompt.")
+    prompt_field: str = Field(
+        description="Field that holds the prompt; 'a.b' reaches into an object, 'a.0' into a list."
+    )
     completion_field: str = Field(description="Field that holds the answer.")
-    context_field: str = Field(default="", description="Field appended to the prompt, below a blank line; '' = none.")
+    context_field: str = Field(default="", description="Field appended to the prompt when it is not empty.")
+    instruction: Annotated[str, LeftOutWhile("")] = Field(
+        default="", description="Words that end every prompt, such as 'Is this review pos or neg?'; '' = none."
+    )
+    prompt_words: Annotated[NonNegativeInt, LeftOutWhile(0)] = Field(
+        default=0,
+        description="Words of prompt_field and context_field that are shown, from the beginning; 0 = all. A pair longer "
+        "than a row (data.seq_len) is not trained on.",
+    )
 
 
 class ConversationPairs(Config):
-    """A field that holds a list of {role, content} messages; the last assistant turn is the answer."""
+    """A field that holds a list of {role, content} (or {from, value}) messages; the last assistant turn is the answer."""
 
     kind: Literal["conversations"] = "conversations"
     messages_field: str = Field(default="messages", description="Field that holds the list of messages.")
@@ -252,6 +300,11 @@ class AugmentationConfig(Config):
                 "'pydocs' source; for your own text choose 'quotes', 'fields' or 'conversations'."
             )
         tables = (JsonlSource, CsvSource, ParquetSource, DatasetsSource, S3Source)
+        if not isinstance(self.pairs, QuotePairs) and isinstance(self.source, tables) and self.source.passage_words:
+            raise ValueError(
+                f"source.passage_words={self.source.passage_words} cuts rows, and pairs.kind={self.pairs.kind!r} would read "
+                "the fields of each piece again. Set passage_words to 0, or pairs.kind to 'quotes'."
+            )
         if isinstance(self.pairs, (FieldPairs, ConversationPairs)) and not isinstance(self.source, tables):
             raise ValueError(
                 f"pairs.kind={self.pairs.kind!r} reads fields, but source.kind={self.source.kind!r} has none. "

@@ -24,7 +24,7 @@ from genai_core.data.sources import csv, jsonl, markdown, parquet, text
 from genai_core.data.sources.datasets import HUB
 from genai_core.data.sources.files import SourceFiles, find_files
 from genai_core.data.sources.registry import read_documents
-from genai_core.data.sources.tables import missing_field
+from genai_core.data.sources.tables import find_field, missing_field
 from genai_core.data.split import require_groups
 from genai_core.errors import DataError
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
@@ -111,12 +111,14 @@ def _try_reading(source: Source, place: str, files: SourceFiles, bad_row_share: 
         )
     if limit is None:
         require_groups(len(found.documents), len({document.group for document in found.documents}), {})
-    known: dict[str, None] = {}
-    for document in found.documents[:FIRST_ROWS]:
-        known.update(dict.fromkeys(document.meta.get("fields", ())))
-    for name in fields:
-        if name not in known:
-            raise DataError(f"{place!r}: {missing_field(name, known)}. Correct data.pairs, which names it.")
+    rows = [document.meta.get("fields", {}) for document in found.documents[:FIRST_ROWS]]
+    texts = getattr(source, "text_field", "")
+    wanted = [(name, "data.pairs") for name in fields]
+    wanted += [(name, "data.source.text_field") for name in texts] if isinstance(texts, tuple) else []
+    for name, setting in wanted:
+        if not any(find_field(row, name)[1] for row in rows):
+            known = dict.fromkeys(known for row in rows for known in row)
+            raise DataError(f"{place!r}: {missing_field(name, known)}. Correct {setting}, which names it.")
 
 
 def _resolve_s3(source: S3Source) -> ArtifactRef:

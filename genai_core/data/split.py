@@ -57,7 +57,7 @@ def require_groups(documents: int, groups: int, dropped: Mapping[str, int]) -> N
     raise DataError(
         f"Too little is left to split: {documents:,} documents in {groups} groups"
         f"{f' (dropped: {lost})' if lost else ''}, but training, held-out and sealed text need at least {LEAST_GROUPS} "
-        "groups. Add files or rows; make smaller groups (source.group_field, source.document='paragraph'); or drop "
+        "groups. Add files or rows; make smaller groups (source.document: passage with fewer passage_words, or source.group_field); or drop "
         "fewer documents (data.quality, data.dedup)."
     )
 

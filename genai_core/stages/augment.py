@@ -158,7 +158,8 @@ def _keep_fields(document: Document, named: Sequence[str]) -> Document:
     """Leave out the fields that no pair is built from: nobody reads them, and they may hold what nobody has looked at."""
     if "fields" not in document.meta:
         return document
-    kept = {name: value for name, value in document.meta["fields"].items() if name in named}
+    tops = {*named, *(name.split(".")[0] for name in named)}
+    kept = {name: value for name, value in document.meta["fields"].items() if name in tops}
     return replace(document, meta={**document.meta, "fields": kept})
 
 

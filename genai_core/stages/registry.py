@@ -46,7 +46,7 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("augment", 2, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
+        Stage("augment", 3, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
         Stage("pretrain", 2, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
         Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
         Stage("synthesize", 1, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),

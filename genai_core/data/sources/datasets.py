@@ -8,7 +8,7 @@ from typing import Any
 from genai_core.config.data import DatasetsSource
 from genai_core.data.documents import Document
 from genai_core.data.sources.result import ReadResult, RowLedger
-from genai_core.data.sources.tables import BadRowError, require_column, row_document
+from genai_core.data.sources.tables import BadRowError, require_column, row_document, say_fields
 from genai_core.errors import DataError
 
 HUB = "hf://datasets/"
@@ -35,7 +35,7 @@ def read(source: DatasetsSource, place: Path | str, bad_row_share: float, limit:
             ledger.good()
         except BadRowError as error:
             ledger.skip(name, number, str(error))
-    return ledger.judge(documents, f"text in column {source.text_field!r}")
+    return ledger.judge(documents, f"text in column {say_fields(source.text_field)}")
 
 
 def _open(source: DatasetsSource, place: str) -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from genai_core.config.data import MarkdownSource
 from genai_core.data.documents import Document
-from genai_core.data.sources.files import find_files, read_text
+from genai_core.data.sources.files import find_files, packed_too, read_text
 from genai_core.data.sources.result import ReadResult
 
-SUFFIXES = (".md", ".md.gz", ".markdown")
+SUFFIXES = packed_too(".md", ".markdown")
 HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 HYPERLINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(\s*<?([^)\s>]+)>?[^)\n]*\)")
@@ -30,7 +30,7 @@ def read(source: MarkdownSource, place: Path | str, limit: int | None = None) ->
     first_of: dict[str, str] = {}
     for path in paths:
         name = files.relative(path)
-        for index, (slug, title, text) in enumerate(sections(read_text(path))):
+        for index, (slug, title, text) in enumerate(sections(read_text(path, source.encoding))):
             doc_id = f"{name}#{slug}" if slug else name
             if index == 0:
                 first_of[name] = doc_id

@@ -8,7 +8,7 @@ from genai_core.config.data import ParquetSource
 from genai_core.data.documents import Document
 from genai_core.data.sources.files import find_files
 from genai_core.data.sources.result import ReadResult, RowLedger
-from genai_core.data.sources.tables import BadRowError, require_column, row_document
+from genai_core.data.sources.tables import BadRowError, require_column, row_document, say_fields
 from genai_core.errors import DataError
 
 SUFFIXES = (".parquet",)
@@ -47,7 +47,7 @@ def read(source: ParquetSource, place: Path | str, bad_row_share: float, limit: 
                         break
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{str(path)!r} is not a readable Parquet file: {_one_line(error)}.") from error
-    return ledger.judge(documents, f"text in column {source.text_field!r}")
+    return ledger.judge(documents, f"text in column {say_fields(source.text_field)}")
 
 
 def _one_line(error: Exception) -> str:

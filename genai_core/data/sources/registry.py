@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -22,6 +23,17 @@ from genai_core.data.sources import csv, datasets, jsonl, markdown, parquet, s3,
 from genai_core.data.sources.result import ReadResult
 
 
+def in_passages(found: ReadResult, words: int) -> ReadResult:
+    """Return the same texts in passages of about so many words; those of one row stay in its group."""
+    documents = []
+    for document in found.documents:
+        pieces = list(text.passages(text.blocks(document.text), words))
+        for index, piece in enumerate(pieces):
+            doc_id = f"{document.doc_id}#{index}" if len(pieces) > 1 else document.doc_id
+            documents.append(replace(document, doc_id=doc_id, text=piece))
+    return replace(found, documents=documents)
+
+
 def read_documents(
     source: Source, place: Path | str | None, bad_row_share: float, limit: int | None = None
 ) -> ReadResult:
@@ -35,6 +47,10 @@ def read_documents(
     Raises:
         DataError: missing, empty, binary, a named field that is not there, too many unreadable rows.
     """
+    words = getattr(source, "passage_words", 0)
+    if words and not isinstance(source, TextSource):
+        whole = source.model_copy(update={"passage_words": 0})
+        return in_passages(read_documents(whole, place, bad_row_share, limit), words)
     match source:
         case PydocsSource():
             return pydocs.read(source)

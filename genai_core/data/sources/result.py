@@ -32,6 +32,7 @@ class RowLedger:
     rows: int = 0
     bad: int = 0
     shown: list[str] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
 
     def good(self) -> None:
         """Count a readable row."""
@@ -41,11 +42,19 @@ class RowLedger:
         """Count an unreadable row; `line` counts from 1 as an editor does."""
         self.rows += 1
         self.bad += 1
+        if len(self.reasons) < SHOWN:
+            self.reasons.add(reason)
         if len(self.shown) < SHOWN:
             self.shown.append(f"{place}:{line}: {reason}")
 
     def judge(self, documents: list[Document], expected: str) -> ReadResult:
         """Return the result. Raises DataError when there are too many unreadable rows to skip."""
+        if self.bad and self.bad == self.rows and len(self.reasons) == 1:
+            raise DataError(
+                f"{self.shown[0].partition(':')[0]}: {next(iter(self.reasons))}, in each of {self.rows:,} rows. Set "
+                "data.source.text_field to the field that holds the text, or to a list of fields, such as "
+                "[instruction, input, output]; `genai recipe new --from PATH` looks and proposes."
+            )
         few = self.rows >= LEAST_ROWS_TO_SKIP and self.bad <= self.bad_row_share * self.rows
         if self.bad and not few:
             share = f"{self.bad:,} of {self.rows:,} rows ({100 * self.bad / self.rows:.1f} %) are unreadable"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from genai_core.config.data import (
     CsvSource,
@@ -32,7 +32,12 @@ def fetch(source: S3Source, uri: str, target: Path, digest: str = "") -> FileSou
 
 def as_files(source: S3Source, folder: Path) -> FileSource:
     """Return the source that reads the same objects as files of a folder."""
-    fields = {"path": str(folder), "text_field": source.text_field, "group_field": source.group_field}
+    fields: dict[str, Any] = {
+        "path": str(folder),
+        "text_field": source.text_field,
+        "group_field": source.group_field,
+        "passage_words": source.passage_words,
+    }
     match source.format:
         case "text":
             return TextSource(path=str(folder))
