@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.lifecycle import live
+from genai_core.augmentation.outlook import Outlook
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.stages.forecast import forecast_stage
@@ -23,7 +24,7 @@ class PlannedStage:
     forecast: dict[str, Any] | None
 
 
-def plan(recipe: Recipe, settings: Settings, refresh: list[str]) -> list[PlannedStage]:
+def plan(recipe: Recipe, settings: Settings, refresh: list[str], outlook: Outlook | None = None) -> list[PlannedStage]:
     """Return what would be reused and what computed. Resolves data and model first: raises DataError or ModelError."""
     with open_session(recipe.name, recipe.compute, settings=settings, refresh=set(refresh), planning=True) as session:
         live(recipe)
@@ -32,7 +33,7 @@ def plan(recipe: Recipe, settings: Settings, refresh: list[str]) -> list[Planned
                 row.name,
                 row.status,
                 row.artifact,
-                forecast_stage(row.name, recipe) if row.status == "compute" else None,
+                forecast_stage(row.name, recipe, outlook) if row.status == "compute" else None,
             )
             for row in session.rows
         ]

@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train generative language models on your own text: one recipe, one command, a registered model.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show, check and explain recipes.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show, write, check and explain recipes.")
 storage_app = typer.Typer(no_args_is_help=True, help="Look at, verify and clean the artifact store.")
 models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, show with lineage, roll back.")
 app.add_typer(recipes_app, name="recipe")
@@ -73,6 +73,20 @@ def recipe_list() -> None:
     from genai_core.cli.recipes import show_list
 
     show_list()
+
+
+@recipes_app.command("new")
+def recipe_new(
+    source: Annotated[str, typer.Option("--from", metavar="PATH", help="Your data: a file, a folder or a pattern.")],
+    file: Annotated[Path | None, typer.Argument(help="YAML file to write; default: named after the data.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the recipe and the model; default: after the data.")] = "",
+    minutes: Annotated[float, typer.Option(min=1.0, help="What a run may take on this machine, about.")] = 10.0,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE.")] = False,
+) -> None:
+    """Look at your data and write a recipe for it: format, fields, split, sizes and steps, each with its reason."""
+    from genai_core.cli.new_recipe import write_recipe
+
+    write_recipe(source, file, name, minutes, force)
 
 
 @recipes_app.command("show")

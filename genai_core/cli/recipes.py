@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genai_core.augmentation.outlook import Outlook, look_ahead, worries
 from genai_core.cli.options import settings_of
 from genai_core.cli.screen import STATUS_STYLE
 from genai_core.config.load import find_recipe, list_recipes, load_recipe, recipe_schema
+from genai_core.config.recipe import Recipe
 from genai_core.config.reference import recipe_reference
 from tasks.figures import clock
 
@@ -63,8 +65,11 @@ def check(name: str, overrides: Sequence[str], storage: str) -> None:
     console.print(Text.assemble(("text     ", "dim"), f"{sources.text.label()}   {sources.text.uri}"))
     base = f"{sources.base.label()}   {sources.base.uri}" if sources.base else f"{recipe.base.kind}, random weights"
     console.print(Text.assemble(("base     ", "dim"), base))
-    console.print(Text.assemble(("store    ", "dim"), settings.storage_uri))
-    planned = plan(recipe, settings, [])
+    console.print(Text.assemble(("store    ", "dim"), settings.storage_uri), soft_wrap=True)
+    outlook = look_ahead(recipe.data, sources.text)
+    if outlook is not None:
+        console.print(Text.assemble(("holds    ", "dim"), describe(outlook)))
+    planned = plan(recipe, settings, [], outlook)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading, justify in (
         ("stage", "left"),
@@ -95,3 +100,27 @@ def check(name: str, overrides: Sequence[str], storage: str) -> None:
         )
     else:
         console.print("\nEverything is there already.")
+    warn(console, outlook, recipe)
+
+
+def describe(outlook: Outlook) -> str:
+    """Return what a source holds, in a line."""
+    sides = outlook.documents
+    if not outlook.whole:
+        return f"about {human_bytes(outlook.text_bytes)} of text; its first {outlook.read:,} rows were looked at"
+    dropped = f", {sum(outlook.dropped.values()):,} dropped" if outlook.dropped else ""
+    return (
+        f"{human_bytes(outlook.text_bytes)} of text: {sides['train']:,} documents to train on, {sides['heldout']:,} "
+        f"held out, {sides['sealed']:,} sealed{dropped}; about {sum(outlook.pairs.values()):,} instruction pairs"
+    )
+
+
+def warn(console: Console, outlook: Outlook | None, recipe: Recipe) -> None:
+    """Print what should be known before a training is paid for."""
+    from genai_core.stages.forecast import BUSY, busy_with_others
+
+    found = worries(outlook, recipe) if outlook is not None else []
+    if (load := busy_with_others()) > BUSY:
+        found.append(f"other programs use this machine ({load:.1f} for each core): it will take longer than forecast.")
+    for worry in found:
+        console.print(Text.assemble(("note: ", "bold yellow"), worry))

@@ -145,8 +145,11 @@ class Run:
         self._tracking_error: Exception | None = None
         reachable.start()
         from flows.plan import plan
+        from genai_core.augmentation.outlook import look_ahead
+        from genai_core.cli.recipes import warn
 
-        planned = plan(self.recipe, self.settings, self.refresh)
+        outlook = look_ahead(self.recipe.data)
+        planned = plan(self.recipe, self.settings, self.refresh, outlook)
         self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
@@ -160,6 +163,7 @@ class Run:
             )
         else:
             self.console.print(Text(f"  all {reused} stages are there already", style="dim"))
+        warn(self.console, outlook, self.recipe)
         reachable.join()
         if self._tracking_error is not None:
             raise self._tracking_error

@@ -8,10 +8,12 @@ the report tells what happened beside it.
 
 from __future__ import annotations
 
+import os
 import time
 from functools import lru_cache
 from typing import Any
 
+from genai_core.augmentation.outlook import Outlook
 from genai_core.config.model import Base, GgufBase, LoraAdapter, ScratchBase
 from genai_core.config.recipe import Recipe
 from genai_core.config.training import TrainingConfig
@@ -23,6 +25,9 @@ GENERATION_SHARE = 1.8
 """Above 1: prompts asked several times are read once, and most answers end before their limit."""
 
 SCORING_SHARE = 0.7
+BUSY = 1.5
+"""Processes a core from which on it is told that a forecast holds for a free machine."""
+
 TRAINING_START_SECONDS = 8.0
 OTHER_START_SECONDS = 2.0
 PREPARATION_SECONDS = 45.0
@@ -31,6 +36,13 @@ PROMPT_TOKENS = 180
 DOCUMENT_TOKENS = 450
 """Read for a document of some 250: windows overlap by half."""
 
+WINDOWS_OVERLAP = 1.8
+PREPARATION_START_SECONDS = 6.0
+PREPARATION_BYTES_PER_SECOND = 300_000
+PREPARATION_MEMORY = 20
+"""Bytes held for a byte of text: documents as Python has them, their shingles, their tokens."""
+
+PREPARATION_DISK = 6
 USUAL_MICRO_TOKENS = 2048
 """Tokens in one pass: 8 rows of 256, if the plan does not find another number faster."""
 
@@ -40,17 +52,31 @@ RUNTIME_BYTES = 900_000_000
 
 @lru_cache(maxsize=1)
 def measured_flops() -> float:
-    """Return floating point operations per second of a float32 product on this machine; takes about 0.1 s."""
+    """Return floating point operations per second of a float32 product when the machine is free; takes about 0.1 s.
+
+    On a busy machine the clock tells what others leave; the processors' own time tells what they can do.
+    """
     import numpy as np
 
     side = 1024
     left = np.ones((side, side), dtype=np.float32)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or cores())
     best = float("inf")
     for _ in range(6):  # the first ones warm up; the best one is what the machine can do when it is let
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         left @ left
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.perf_counter() - start, (time.process_time() - busy) / threads)
     return 2 * side**3 / best
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def busy_with_others() -> float:
+    """Return how many processes wanted each core in the last minute; above 1 the forecasts are too short by it."""
+    return os.getloadavg()[0] / cores()
 
 
 def count_parameters(base: Base, vocab_size: int) -> int:
@@ -64,8 +90,14 @@ def count_parameters(base: Base, vocab_size: int) -> int:
     return embeddings + base.n_layers * layer + base.d_model
 
 
-def forecast_stage(title: str, recipe: Recipe) -> dict[str, Any]:
-    """Return {"seconds", "memory_bytes", "disk_bytes"} of a stage by its title in the table."""
+def forecast_stage(title: str, recipe: Recipe, outlook: Outlook | None = None) -> dict[str, Any]:
+    """Return {"seconds", "memory_bytes", "disk_bytes"} of a stage by its title in the table.
+
+    Args:
+        title: such as pretrain, train-g1, evaluate-base.
+        recipe: the whole.
+        outlook: of its data, where that was looked at; else the size of `quickstart`'s is taken.
+    """
     vocab = recipe.data.tokenizer.vocab_size if recipe.data.tokenizer.kind == "train" else 49_152
     parameters = count_parameters(recipe.base, vocab)
     model_bytes = 4 * parameters
@@ -73,15 +105,29 @@ def forecast_stage(title: str, recipe: Recipe) -> dict[str, Any]:
     if training is not None:
         return forecast_training(training, parameters, vocab, activation_bytes(recipe.base, parameters, vocab))
     if title == "augment":
-        return {"seconds": PREPARATION_SECONDS, "memory_bytes": RUNTIME_BYTES, "disk_bytes": 60_000_000}
+        return forecast_preparation(outlook)
     if title == "verify":
         seconds = VERIFY_SECONDS
     else:
-        written = completions_of(title, recipe) * (PROMPT_TOKENS + recipe.evaluation.max_new_tokens)
-        read = documents_of(title, recipe) * DOCUMENT_TOKENS
+        prompt_tokens = outlook.pair_tokens if outlook else PROMPT_TOKENS
+        written = completions_of(title, recipe, outlook) * (prompt_tokens + recipe.evaluation.max_new_tokens)
+        read = documents_of(title, recipe, outlook) * (
+            WINDOWS_OVERLAP * outlook.document_tokens() if outlook else DOCUMENT_TOKENS
+        )
         work = 2 * parameters * (written / GENERATION_SHARE + read / SCORING_SHARE)
         seconds = OTHER_START_SECONDS + work / measured_flops()
     return {"seconds": round(seconds, 1), "memory_bytes": RUNTIME_BYTES + 2 * model_bytes, "disk_bytes": 5_000_000}
+
+
+def forecast_preparation(outlook: Outlook | None) -> dict[str, Any]:
+    """Return the forecast of augmentation: it grows with the text."""
+    if outlook is None:
+        return {"seconds": PREPARATION_SECONDS, "memory_bytes": RUNTIME_BYTES, "disk_bytes": 60_000_000}
+    return {
+        "seconds": round(PREPARATION_START_SECONDS + outlook.text_bytes / PREPARATION_BYTES_PER_SECOND, 1),
+        "memory_bytes": RUNTIME_BYTES + PREPARATION_MEMORY * outlook.text_bytes,
+        "disk_bytes": 5_000_000 + PREPARATION_DISK * outlook.text_bytes,
+    }
 
 
 def activation_bytes(base: Base, parameters: int, vocab: int) -> int:
@@ -131,11 +177,13 @@ def training_of(title: str, recipe: Recipe) -> TrainingConfig | None:
     return None
 
 
-def documents_of(title: str, recipe: Recipe) -> int:
+def documents_of(title: str, recipe: Recipe, outlook: Outlook | None = None) -> int:
     """Return how many documents a stage scores."""
+    side = "sealed" if title.startswith("seal-") else "heldout"
+    count = _at_most(recipe.evaluation.max_documents, outlook.documents[side] if outlook else None)
     if title.startswith("measure-g"):
-        return models_of(title) * recipe.evaluation.max_documents
-    return recipe.evaluation.max_documents if title.startswith(("evaluate-", "seal-")) else 0
+        return models_of(title) * count
+    return count if title.startswith(("evaluate-", "seal-")) else 0
 
 
 def models_of(title: str) -> int:
@@ -143,15 +191,23 @@ def models_of(title: str) -> int:
     return 3 if title == "measure-g1" else 2
 
 
-def completions_of(title: str, recipe: Recipe) -> int:
+def completions_of(title: str, recipe: Recipe, outlook: Outlook | None = None) -> int:
     """Return how many completions a stage asks for."""
     synthesis, correction = recipe.recursion.synthesis, recipe.correction
+    train, heldout, sealed = (outlook.pairs[side] if outlook else None for side in ("train", "heldout", "sealed"))
     if title.startswith("synthesize"):
-        return synthesis.prompts * synthesis.samples_per_prompt
+        return _at_most(synthesis.prompts, train) * synthesis.samples_per_prompt
     if title.startswith("measure-g"):
-        return models_of(title) * (recipe.recursion.probe_samples + recipe.evaluation.max_prompts)
+        probes = _at_most(recipe.recursion.probe_samples, heldout)
+        return models_of(title) * (probes + _at_most(recipe.evaluation.max_prompts, heldout))
     if title == "sample-corrections":
-        return correction.prompts * correction.samples_per_prompt
+        return _at_most(correction.prompts, train) * correction.samples_per_prompt
     if title == "measure-correction":
-        return correction.measure_prompts * (2 * correction.best_of + 3)
+        return _at_most(correction.measure_prompts, heldout) * (2 * correction.best_of + 3)
+    if outlook:  # own data has one task, answered open book; pydocs has two
+        return _at_most(recipe.evaluation.max_prompts, sealed if title.startswith("seal-") else heldout)
     return 2 * recipe.evaluation.max_prompts
+
+
+def _at_most(wanted: int, there: int | None) -> int:
+    return wanted if there is None else min(wanted, there)
