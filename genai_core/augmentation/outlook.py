@@ -154,7 +154,7 @@ def worries(outlook: Outlook, recipe: Recipe) -> list[str]:
     wanted = recipe.promotion.gate.min_cases
     few = {what: sides["sealed"] for what, sides in (("documents", outlook.documents), ("pairs", outlook.pairs))}
     split = recipe.data.split
-    if outlook.whole and split.sealed_fraction and min(few.values()) < wanted:
+    if outlook.whole and min(few.values()) < wanted:
         counts = " and ".join(f"{count} {what}" for what, count in few.items())
         found.append(
             f"only about {counts} will be sealed, but the gate decides on at least {wanted} of each "

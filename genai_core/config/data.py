@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from genai_core.config.base import (
     Config,
@@ -35,7 +35,17 @@ def known_encoding(name: str) -> str:
 Encoding = Annotated[str, AfterValidator(known_encoding), LeftOutWhile("utf-8")]
 ENCODING = "Encoding of the files: utf-8, cp1252 (Windows, Western Europe), latin-1, ..."
 
-TextField = Annotated[str | tuple[str, ...], Field(union_mode="left_to_right")]
+
+def one_or_several_names(value: object) -> object:
+    """Return the value if it is a name or a list of names. Raises ValueError, as a validator does."""
+    if isinstance(value, str) or (
+        isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value)
+    ):
+        return value
+    raise ValueError(f"{value!r} is neither a field's name nor a list of names, such as [instruction, input, output].")
+
+
+TextField = Annotated[str | tuple[str, ...], BeforeValidator(one_or_several_names)]
 """One field, or several whose texts are joined by blank lines; a.b and a.0 reach into objects and lists."""
 
 TEXT_FIELD = (
@@ -255,7 +265,9 @@ class TrainTokenizer(Config):
     """A byte-level BPE tokenizer trained on the training documents."""
 
     kind: Literal["train"] = "train"
-    vocab_size: PositiveInt = Field(default=4096, description="Entries, special tokens included; at least 300.")
+    vocab_size: PositiveInt = Field(
+        default=4096, ge=300, description="Entries, at least 300: 256 bytes, special tokens, and some words."
+    )
 
 
 class BaseTokenizer(Config):

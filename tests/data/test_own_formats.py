@@ -105,6 +105,10 @@ def test_fields_are_joined_and_reached_into(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps(rows, indent=1))  # one list, as many instruction sets come
     source = JsonlSource(path=str(tmp_path / "r.json"), text_field=["instruction", "input", "cases.0.out"])
     assert texts(source) == ["Add\n\n1 2\n\n3", "Say hello\n\nhello", "Stop"]
+    with pytest.raises(ValueError, match="neither a field's name nor a list of names"):
+        JsonlSource(path="x", text_field=3)
+    with pytest.raises(DataError, match=r"no field 'outptu'; did you mean 'out'|no field"):
+        texts(source.model_copy(update={"text_field": ("outptu",)}))
     with pytest.raises(DataError, match=r"holds a list, expected a string; reach into it: cases\.0\.out"):
         texts(JsonlSource(path=str(tmp_path / "r.json"), text_field="cases"))
     chat = [{"m": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}]

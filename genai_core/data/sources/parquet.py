@@ -46,7 +46,10 @@ def read(source: ParquetSource, place: Path | str, bad_row_share: float, limit: 
                     if limit is not None and ledger.rows >= limit:
                         break
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{str(path)!r} is not a readable Parquet file: {_one_line(error)}.") from error
+            raise DataError(
+                f"{str(path)!r} is not a readable Parquet file: {_one_line(error)}. Choose the source kind that "
+                "fits it, such as csv or jsonl; or write it again."
+            ) from error
     return ledger.judge(documents, f"text in column {say_fields(source.text_field)}")
 
 

@@ -49,7 +49,7 @@ class RowLedger:
 
     def judge(self, documents: list[Document], expected: str) -> ReadResult:
         """Return the result. Raises DataError when there are too many unreadable rows to skip."""
-        if self.bad and self.bad == self.rows and len(self.reasons) == 1:
+        if self.bad == self.rows and len(self.reasons) == 1 and next(iter(self.reasons)).startswith("no field"):
             raise DataError(
                 f"{self.shown[0].partition(':')[0]}: {next(iter(self.reasons))}, in each of {self.rows:,} rows. Set "
                 "data.source.text_field to the field that holds the text, or to a list of fields, such as "
