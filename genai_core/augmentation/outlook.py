@@ -152,15 +152,20 @@ def worries(outlook: Outlook, recipe: Recipe) -> list[str]:
     """Return what a person should know before a training is paid for; each with its remedy."""
     found = []
     wanted = recipe.promotion.gate.min_cases
-    few = {what: sides["sealed"] for what, sides in (("documents", outlook.documents), ("pairs", outlook.pairs))}
+    evaluation = recipe.evaluation
+    few = {
+        "documents": min(outlook.documents["sealed"], evaluation.max_documents),
+        # what does not fit into a row mostly does not fit into the model either, and is not measured
+        "pairs": int(min(outlook.pairs["sealed"], evaluation.max_prompts) * (1 - outlook.too_long)),
+    }
     split = recipe.data.split
     if outlook.whole and min(few.values()) < wanted:
         counts = " and ".join(f"{count} {what}" for what, count in few.items())
         found.append(
-            f"only about {counts} will be sealed, but the gate decides on at least {wanted} of each "
+            f"only about {counts} will be sealed and measured, but the gate decides on at least {wanted} of each "
             "(promotion.gate.min_cases): the model would be registered and refused. Give more text, smaller documents "
             f"(document: passage, or one row an entry), a larger data.split.sealed_fraction (now {split.sealed_fraction:g})"
-            ", or a smaller promotion.gate.min_cases."
+            ", larger evaluation.max_documents and max_prompts, or a smaller promotion.gate.min_cases."
         )
     if outlook.too_long > MUCH_TOO_LONG:
         found.append(

@@ -286,6 +286,6 @@ correction:
   training: {{steps: {later}, global_batch_tokens: {STEP_TOKENS}{rows}, optimizer: {{kind: adamw, learning_rate: 1.0e-4}}}}
   measure_prompts: {cases}
 
-evaluation: {{max_documents: 100, max_prompts: {cases}}}
+evaluation: {{max_documents: 100, max_prompts: 100}}
 promotion: {{model_name: {_flow(values["name"])}}}
 """

@@ -50,6 +50,8 @@ def test_five_kinds_of_own_data(genai: Any, test_data: Path, name: str) -> None:
     outlook = look_ahead(recipe.data)
     assert outlook is not None
     assert worries(outlook, recipe) == [], told  # what it proposes passes its own check
+    [worry] = worries(outlook, load_recipe("mine.yaml", ["evaluation.max_prompts=19"]))
+    assert "the gate decides on at least 20" in worry
     readings = recipe.pretraining.steps * recipe.pretraining.global_batch_tokens / outlook.tokens()
     assert 0.3 < readings <= 4.1
     assert 120 < sum(forecast.forecast_stage(title, recipe, outlook)["seconds"] for title in STAGES) < 720, told
@@ -94,10 +96,10 @@ def test_too_little_is_told_before_any_training(genai: Any, tmp_path: Path) -> N
     (tmp_path / "ten.jsonl").write_text("\n".join(json.dumps({"text": row.format(n=n * 7919)}) for n in range(12)))
     code, told = genai("recipe", "new", "--from", "ten.jsonl")
     assert code == 0, told
-    assert "will be sealed, but the gate decides on at least 20" in told
+    assert "will be sealed and measured, but the gate decides on at least 20" in told
     code, told = genai("recipe", "check", "ten.yaml")
     assert code == 0, told
-    assert "will be sealed, but the gate decides on at least 20" in told
+    assert "will be sealed and measured, but the gate decides on at least 20" in told
     (tmp_path / "one.jsonl").write_text("\n".join(json.dumps({"text": row}) for _ in range(300)))
     code, told = genai("recipe", "new", "--from", "one.jsonl")
     assert code == 2
