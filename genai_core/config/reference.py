@@ -164,6 +164,8 @@ def _type(field: Schema) -> str:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
+    if "anyOf" in field:
+        return " or ".join(_type(one) for one in field["anyOf"])
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     name = TYPES[field["type"]]
