@@ -14,7 +14,6 @@ from rich.text import Text
 
 from genai_core.augmentation.outlook import Outlook, survey
 from genai_core.cli.recipes import human_bytes, warn
-from genai_core.cli.screen import clock
 from genai_core.config.data import TextSource
 from genai_core.config.load import validate
 from genai_core.config.recipe import Recipe
@@ -25,6 +24,7 @@ from genai_core.data.sources.registry import read_documents
 from genai_core.data.sources.text import USUAL_WORD_CHARS
 from genai_core.errors import ConfigError, DataError
 from genai_core.stages.sizing import STEP_TOKENS, Sizes, size
+from tasks.figures import clock
 
 USUAL_ROW, LONG_ROW = 256, 512
 FITTING = 0.8
