@@ -121,19 +121,17 @@ def test_a_conversation_in_a_terminal(model: Path, tmp_path: Path) -> None:
         terminal.type("read \\\n")
         terminal.read(r"\. ")
         terminal.type("every line\n")
-        terminal.read(r"every line\r\n.{20,}")
+        # more than the terminal's and readline's echo of the line, which may come twice: tokens are there
+        terminal.read(r"every line\r\n.{200,}")
         terminal.type("\x03")
         terminal.read("Stopped.*> ")
         terminal.type("/system be brief\n")
         terminal.read("The system text is set.*> ")
         terminal.type("/save all.json\n")
-        terminal.read(r"[12] answers in all\.json.*> ")
+        terminal.read(r"2 answers in all\.json.*> ")
         said = json.loads((tmp_path / "all.json").read_text())["messages"]
-        # an answer that was stopped before its first token leaves nothing, and its question neither
-        kept = ["user", "assistant"] * ((len(said) - 1) // 2)
-        assert [one["role"] for one in said] == ["system", *kept] and kept
-        if len(kept) == 4:
-            assert said[3]["content"] == "read \nevery line"
+        assert [one["role"] for one in said] == ["system", "user", "assistant", "user", "assistant"]
+        assert said[3]["content"] == "read \nevery line"
         terminal.type("\x03")
         terminal.read("Ctrl-C again ends.*> ")
         terminal.type("\x03")
