@@ -76,7 +76,7 @@ class _LabelLogps(torch.autograd.Function):
         norms = torch.empty_like(logps)
         keeps = len(source) * len(weight) * how.wide.itemsize <= how.kept_bytes
         kept: list[Tensor] = []
-        slopes = None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, weight, how, ctx.needs_input_grad[1])
+        slopes = None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
         for part in _parts(len(source), how.chunk):
             logits = (chosen[part] @ matrix.T).to(how.wide)  # (chunk, V)
             norms[part] = logits.logsumexp(dim=-1)
@@ -98,8 +98,8 @@ class _LabelLogps(torch.autograd.Function):
         if slopes is not None and len(grad) and bool((grad == grad[0]).all()):
             slopes.scale(grad[0])
         else:
-            slopes = _Slopes(chosen, weight, how, ctx.needs_input_grad[1])
             matrix = weight.to(how.matmul_dtype)
+            slopes = _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
             for index, part in enumerate(_parts(len(source), how.chunk)):
                 # kept logits are overwritten: the graph is walked once, and the memory is the point
                 logits = ctx.kept[index] if ctx.kept else (chosen[part] @ matrix.T).to(how.wide)
@@ -114,11 +114,10 @@ class _LabelLogps(torch.autograd.Function):
 class _Slopes:
     """Gradients with respect to the chosen hidden states, (N, D), and the matrix, (V, D), a chunk at a time."""
 
-    def __init__(self, chosen: Tensor, weight: Tensor, how: _How, has_weight: bool) -> None:
-        self._states, self._how = chosen, how
-        self._matrix = weight.to(how.matmul_dtype)
+    def __init__(self, chosen: Tensor, matrix: Tensor, how: _How, has_weight: bool) -> None:
+        self._states, self._matrix, self._how = chosen, matrix, how
         self.chosen = torch.empty(chosen.shape, dtype=how.wide, device=chosen.device)
-        self.weight = torch.zeros_like(weight, dtype=how.wide) if has_weight else None
+        self.weight = torch.zeros_like(matrix, dtype=how.wide) if has_weight else None
 
     def add(self, part: slice, logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor | None) -> None:
         """Add a chunk's share; its logits are overwritten. No upstream gradient = one for every label."""
