@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from genai_core.cli.heldout import open_corpus
 from genai_core.cli.locate import locate_folder, locate_ref, open_artifacts
 from genai_core.cli.options import settings_of
 from genai_core.config.generation import SamplingConfig
 from genai_core.config.lifecycle import CorrectionConfig
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, GenaiCoreError
-from genai_core.storage.artifact import ArtifactRef
 
 if TYPE_CHECKING:
     from genai_core.correction.answering import Corrected
@@ -88,12 +88,8 @@ def find_verifier(model: str, settings: Settings) -> Verifier:
 
     if Path(model).is_dir():
         return Verifier()
-    store = open_artifacts(settings)
-    corpus = store.manifest(locate_ref(model, settings).key)["told"]["inputs"].get("corpus")
-    if corpus is not None:
-        with suppress(GenaiCoreError):  # a garbage collection elsewhere may have taken it: then less can be checked
-            return open_verifier(store.fetch(ArtifactRef.model_validate(corpus)))
-    return Verifier()
+    corpus = open_corpus(locate_ref(model, settings), open_artifacts(settings))
+    return Verifier() if corpus is None else open_verifier(corpus)  # a garbage collection may have taken the corpus
 
 
 def talk(chat: Chat, *, wants_history: bool) -> None:

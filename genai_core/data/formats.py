@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from genai_core.config.data import CsvSource, DatasetsSource, JsonlSource, MarkdownSource, ParquetSource, TextSource
-from genai_core.data.sources import csv, jsonl, markdown, parquet, text
+from genai_core.data.resolve import SUFFIXES
+from genai_core.data.sources import csv
 from genai_core.data.sources.files import BOM, FORMATS, MAGIC, UTF8, chunks, find_files, open_binary, refuse_binary
 from genai_core.data.split import LEAST_GROUPS
 from genai_core.errors import DataError
 
 LocalSource = TextSource | MarkdownSource | JsonlSource | CsvSource | ParquetSource | DatasetsSource
 
-SUFFIXES = {
-    "text": text.SUFFIXES,
-    "markdown": markdown.SUFFIXES,
-    "jsonl": jsonl.SUFFIXES,
-    "csv": csv.SUFFIXES,
-    "parquet": parquet.SUFFIXES,
-}
 HEAD_BYTES = 1 << 20
 HEADER_LINES = 20
 WINDOWS = "cp1252"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call_genai
 from rich.console import Console
 from two_models import WORDS, publish_all, save_tiny
 
 from genai_core.cli.compare import show_answers
-from genai_core.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,7 @@ def genai(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return int(done.value.code or 0), told.out, " ".join(told.err.split())
+        return call_genai(monkeypatch, capsys, "compare", *arguments)
 
     return call
 

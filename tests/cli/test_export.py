@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from calling import call_genai
 from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
 from two_models import WORDS, publish_all, save_tiny
 
-from genai_core.cli.main import main
 from genai_core.models.adapters import save_adapter
 from genai_core.models.load import load_model
 
@@ -31,11 +30,7 @@ def genai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return int(done.value.code or 0), told.out, " ".join(told.err.split())
+        return call_genai(monkeypatch, capsys, "export", *arguments)
 
     return call
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call_genai
 
 from genai_core.cli import generate as command
-from genai_core.cli.main import main
 from genai_core.config.model import ScratchBase
 from genai_core.data.tokenizer import train_tokenizer
 from genai_core.models.load import init_scratch, save_model
@@ -34,10 +33,8 @@ def genai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr(command, "ROWS_AT_ONCE", 2)
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", "generate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        return int(done.value.code or 0), " ".join(capsys.readouterr().err.split())
+        code, _, error = call_genai(monkeypatch, capsys, "generate", *arguments)
+        return code, error
 
     return call
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call_genai
 
 from genai_core.augmentation.outlook import look_ahead, worries
-from genai_core.cli.main import main
 from genai_core.config.load import load_recipe
 from genai_core.stages import forecast
+from genai_core.stages.sizing import STAGES
 
 
 @pytest.fixture
@@ -23,11 +23,8 @@ def genai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr(forecast, "measured_flops", lambda: 150e9)  # sizes of one machine, on every machine
 
     def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", *arguments])
-        with pytest.raises(SystemExit) as done:
-            main()
-        captured = capsys.readouterr()
-        return int(done.value.code or 0), " ".join((captured.out + captured.err).split())
+        code, out, error = call_genai(monkeypatch, capsys, *arguments)
+        return code, f"{' '.join(out.split())} {error}".strip()
 
     return call
 
@@ -55,25 +52,6 @@ def test_five_kinds_of_own_data(genai: Any, test_data: Path, name: str) -> None:
     readings = recipe.pretraining.steps * recipe.pretraining.global_batch_tokens / outlook.tokens()
     assert 0.3 < readings <= 4.1
     assert 120 < sum(forecast.forecast_stage(title, recipe, outlook)["seconds"] for title in STAGES) < 720, told
-
-
-STAGES = [
-    "augment",
-    "pretrain",
-    "finetune",
-    "synthesize-g1",
-    "train-control-1",
-    "train-g1",
-    "measure-g1",
-    "sample-corrections",
-    "train-corrected",
-    "measure-correction",
-    "evaluate-base",
-    "evaluate-candidate",
-    "verify",
-    "seal-base",
-    "seal-candidate",
-]
 
 
 def test_sizes_grow_with_the_text(genai: Any, tmp_path: Path) -> None:

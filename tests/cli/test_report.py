@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call_genai
 
-from genai_core.cli.main import main
 from genai_core.cli.report import find_report
 from genai_core.config.settings import read_settings
 from genai_core.errors import ConfigError
@@ -47,11 +46,8 @@ def genai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return int(done.value.code or 0), told.out.strip(), " ".join(told.err.split())
+        code, out, error = call_genai(monkeypatch, capsys, "report", *arguments)
+        return code, out.strip(), error
 
     return call
 

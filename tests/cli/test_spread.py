@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call_genai
 
-from genai_core.cli.main import main
 from genai_core.cli.spread import interval
 
 
@@ -31,12 +30,9 @@ def spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         (folder / f"{number}-mine.json").write_text(json.dumps(report("mine", bits, right)))
     (folder / "9-other.json").write_text(json.dumps(report("other", 1.0, 1.0)))
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["genai", "spread", *arguments])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return int(done.value.code or 0), told.out.strip(), " ".join(told.err.split())
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code, out, error = call_genai(monkeypatch, capsys, "spread", *arguments)
+        return code, out.strip(), error
 
     return call
 
