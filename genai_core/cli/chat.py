@@ -170,12 +170,11 @@ class Chat:
             self._told_dropped = True
             self.say("The model's context is full: from now on the oldest turns are left out of the prompt.")
         if self.verifier is not None:
-            text = self._correct(question, request, self.verifier)
+            self.conversation.add(question, self._correct(question, request, self.verifier))
         else:
-            text = self._stream(question, request)
-        self.conversation.add(question, text)
+            self._stream(question, request)
 
-    def _stream(self, question: str, request: Request) -> str:
+    def _stream(self, question: str, request: Request) -> None:
         from genai_core.generation.stream import TextStream
 
         stream = TextStream(self.engine.tokenizer)
@@ -187,10 +186,10 @@ class Chat:
             if stream.text:
                 self.conversation.add(question, stream.text)
             raise
+        self.conversation.add(question, completion.text)  # at once: a Ctrl-C that comes late must not lose it
         write("\n")
         if completion.finish_reason == "length" and sys.stdout.isatty():
             self.say(f"(cut off after {completion.n_tokens} tokens)")
-        return completion.text
 
     def _correct(self, question: str, request: Request, verifier: Verifier) -> str:
         from dataclasses import replace
