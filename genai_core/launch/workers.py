@@ -3,80 +3,38 @@
 from __future__ import annotations
 
 import importlib
-import json
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from genai_core import errors
 from genai_core.errors import GenaiCoreError, StageFailedError, TransientError
 from genai_core.launch.cluster import connect_ray
+from genai_core.launch.outcome import OUTCOME, first_line, load, name_of, raise_outcome, run_on_worker
 from genai_core.launch.shards import ShardFolder
+from genai_core.launch.standing import StandingWorker
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 
 ACTOR_CPUS = 0.5
-OUTCOME = "outcome.json"
-"""What rank 0 left behind: nothing lives in Ray's own checkpoints or return values."""
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Return `module:function`, by which a worker imports it."""
-    return f"{function.__module__}:{function.__qualname__}"
-
-
-def load(name: str) -> Callable[..., Any]:
-    """Return the function of a `module:function` name."""
-    module, function = name.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def run_on_worker(settings: dict[str, Any]) -> None:
-    """Run the training function on one rank; runs inside a Ray Train worker.
-
-    Ray Train restarts the group for every exception, also for one that would come again. So an error of ours that a
-    retry cannot mend is written down and the worker returns; the driver raises it.
-    """
-    import ray.train
-
-    rank = ray.train.get_context().get_world_rank()
-    outcome = Path(settings["folder"]) / OUTCOME
-    try:
-        load(settings["function"])(settings["arguments"])
-        result = {"status": "done"}
-    except TransientError:
-        raise
-    except GenaiCoreError as error:
-        result = {"status": "error", "kind": type(error).__name__, "message": str(error)}
-    if rank == 0:
-        draft = outcome.with_suffix(".part")
-        draft.write_text(json.dumps(result))
-        draft.rename(outcome)
-
-
-def raise_outcome(outcome: Path) -> None:
-    """Raise the error that rank 0 wrote down, if any."""
-    if not outcome.exists():
-        raise StageFailedError("The training workers ended without an outcome. Run again to resume.")
-    result = json.loads(outcome.read_text())
-    if result["status"] == "error":
-        raise getattr(errors, result["kind"], StageFailedError)(result["message"])
 
 
 class RayWorkers:
-    """The `Workers` protocol on Ray. Shard actors live as long as this object, models stay loaded between stages."""
+    """The `Workers` protocol on Ray. What it starts lives as long as it: shard actors, their models loaded, and on a
+    machine's own Ray a training worker."""
 
     def __init__(self, address: str = "local") -> None:
         self._address = address
         self._actors: list[Any] = []
         self._shape: tuple[int, int] = (0, 0)
+        self._standing: StandingWorker | None = None
         self.workspace: Workspace
         self.journal: Journal
         self.check: Callable[[], None]
         self.run_name = "stage"
         self.max_failures = 3
+        self._lock = threading.Lock()
 
     def serve(
         self, workspace: Workspace, journal: Journal, check: Callable[[], None], *, run_name: str, max_failures: int
@@ -97,10 +55,17 @@ class RayWorkers:
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-        self._make_room(world_size)
         folder = self.workspace.path / "train"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OUTCOME).unlink(missing_ok=True)
+        if world_size == 1 and self.prepare():
+            assert self._standing is not None
+            self._make_room(0)
+            self._standing.train(name_of(function), {**arguments, "threads": threads}, folder, self.max_failures)
+            self.check()
+            return
+        self._let_standing_go()
+        self._make_room(world_size)
         gpus = int(ray.cluster_resources().get("GPU", 0))
         settings = {
             "function": name_of(function),
@@ -133,8 +98,24 @@ class RayWorkers:
             raise StageFailedError(f"Training failed on its workers: {first_line(error)}") from error
         except RayActorError as error:
             raise TransientError(f"Ray's training controller died: {first_line(error)}") from error
-        raise_outcome(folder / OUTCOME)
+        raise_outcome(folder)
         self.check()
+
+    def prepare(self, imports: Sequence[str] = ()) -> bool:
+        """Have a worker stand ready for trainings of one worker; return whether one does.
+
+        On a machine's own Ray only: a cluster's CPUs are not to be held between trainings, nor is a GPU, which the shard
+        actors want meanwhile.
+        """
+        import ray
+
+        if self._address != "local" or ray.cluster_resources().get("GPU", 0):
+            return False
+        with self._lock:
+            if self._standing is None or not self._standing.lives:
+                self._let_standing_go()
+                self._standing = StandingWorker(imports)
+        return True
 
     def map_shards(
         self,
@@ -180,6 +161,17 @@ class RayWorkers:
         for actor in self._actors:
             ray.kill(actor)
         self._actors, self._shape = [], (0, 0)
+
+    def close(self) -> None:
+        """Stop all that was started."""
+        self.release()
+        self._let_standing_go()
+
+    def _let_standing_go(self) -> None:
+        """End the training worker, whose CPU another group may need."""
+        if self._standing is not None:
+            self._standing.end()
+            self._standing = None
 
     def _run_shards(
         self,
@@ -242,12 +234,6 @@ class RayWorkers:
         fresh = start_actor()
         self._actors[self._actors.index(lost)] = fresh
         return fresh
-
-
-def first_line(error: BaseException) -> str:
-    """Return what a person needs of a foreign error: the last line of its text that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 class ShardActor:

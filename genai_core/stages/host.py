@@ -33,8 +33,10 @@ from genai_core.launch.sessions import kill_session
 from genai_core.launch.workers import RayWorkers
 from genai_core.stages.contract import StageJob
 from genai_core.stages.entry import StopSignal, encode, run_job
+from genai_core.storage.artifact import ArtifactKind
 
 PR_SET_PDEATHSIG = 1
+TRAINING_IMPORTS = ("transformers.models.llama.modeling_llama", "genai_core.training.worker")
 
 
 def die_with_parent(parent: int) -> None:
@@ -116,6 +118,12 @@ class Host:
 
         self.emit({"type": "ready", "torch": torch.__version__})
 
+    def expect_training(self) -> None:
+        """Start the worker that trainings will run on as soon as Ray is there: it imports while something else is done."""
+        self._ray_ready.wait()
+        if self._ray_error is None:
+            self._workers.prepare(TRAINING_IMPORTS)
+
     def await_warm(self) -> None:
         """Return when Ray and the imports are there. Raises TransientError if Ray did not start."""
         self._importing.join()
@@ -135,6 +143,8 @@ class Host:
             self._stop.event.clear()
             try:
                 job = StageJob.model_validate(message["job"])
+                if job.stage == "augment" or job.kind is ArtifactKind.MODEL:
+                    threading.Thread(target=self.expect_training, daemon=True, name="prepare").start()
                 if job.stage != "augment":  # text preparation needs neither torch nor Ray: it need not wait for them
                     self.await_warm()
                 outcome = run_job(

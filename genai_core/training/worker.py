@@ -10,6 +10,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         TrainingDivergedError: bad steps beyond the budgets.
     """
     started = time.monotonic()
+    _forget_peak()
     given = WorkerArguments.model_validate(arguments)
     _be_quiet()
     torch.set_num_threads(given.threads)
@@ -204,6 +206,12 @@ def _tell(figures: RunFigures, plan: Plan, rows: PackedRows, setup_seconds: floa
             "world_size": plan.world_size,
         },
     }
+
+
+def _forget_peak() -> None:
+    """Let the kernel count this process's peak memory from now on: it may have trained something else before."""
+    with suppress(OSError):  # no such file, or not writable in a container: the peak is then of all of it
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _open_keeper(given: WorkerArguments) -> Keeper:
