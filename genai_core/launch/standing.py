@@ -74,10 +74,9 @@ class StandingWorker:
             def _register_sigint_handler(self, controller: Any) -> None:
                 """Leave SIGINT alone: it can only be taken in the main thread, and a stop goes through a file."""
 
+        node: Any = ray._private.worker._global_node
         # in Ray's folder of this session: it goes when Ray's goes, however the host ends
-        self._desk = Path(
-            tempfile.mkdtemp(prefix="standing-", dir=ray._private.worker._global_node.get_session_dir_path())
-        )
+        self._desk = Path(tempfile.mkdtemp(prefix="standing-", dir=node.get_session_dir_path()))
         self._error: BaseException | None = None
         rt: Any = ray.train  # its classes are swapped at import for Ray Train V2's, which a type checker does not see
         self._trainer = Trainer(
