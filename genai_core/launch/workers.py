@@ -58,10 +58,10 @@ class RayWorkers:
         folder = self.workspace.path / "train"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OUTCOME).unlink(missing_ok=True)
-        if world_size == 1 and self.prepare():
-            assert self._standing is not None
+        standing = self.prepare() if world_size == 1 else None
+        if standing is not None:
             self._make_room(0)
-            self._standing.train(name_of(function), {**arguments, "threads": threads}, folder, self.max_failures)
+            standing.train(name_of(function), {**arguments, "threads": threads}, folder, self.max_failures)
             self.check()
             return
         self._let_standing_go()
@@ -101,8 +101,8 @@ class RayWorkers:
         raise_outcome(folder)
         self.check()
 
-    def prepare(self, imports: Sequence[str] = ()) -> bool:
-        """Have a worker stand ready for trainings of one worker; return whether one does.
+    def prepare(self, imports: Sequence[str] = ()) -> StandingWorker | None:
+        """Return the worker that stands ready for trainings of one worker, started if there is none.
 
         On a machine's own Ray only: a cluster's CPUs are not to be held between trainings, nor is a GPU, which the shard
         actors want meanwhile.
@@ -110,12 +110,12 @@ class RayWorkers:
         import ray
 
         if self._address != "local" or ray.cluster_resources().get("GPU", 0):
-            return False
+            return None
         with self._lock:
             if self._standing is None or not self._standing.lives:
                 self._let_standing_go()
                 self._standing = StandingWorker(imports)
-        return True
+            return self._standing
 
     def map_shards(
         self,

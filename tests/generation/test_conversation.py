@@ -64,11 +64,22 @@ def test_tokens_come_one_by_one_and_join_to_the_completions(model, tokenizer, te
     streams = [TextStream(tokenizer) for _ in requests]
     pieces: list[list[str]] = [[] for _ in requests]
     engine = GenerationEngine(model, tokenizer, max_rows=4)
-    completions = engine.generate(requests, sampling, lambda row, token: pieces[row].append(streams[row].push(token)))
-    for completion, stream, said in zip(completions, streams, pieces, strict=True):
+    tokens: list[list[int]] = [[] for _ in requests]
+
+    def listen(row: int, token: int) -> None:
+        tokens[row].append(token)
+        pieces[row].append(streams[row].push(token))
+
+    completions = engine.generate(requests, sampling, listen)
+    for completion, stream, said, ids in zip(completions, streams, pieces, tokens, strict=True):
         stopped = completion.finish_reason == "stop"
         assert stream.n_tokens == completion.n_tokens - stopped
         assert len(said) == stream.n_tokens
+        for n in range(1, len(said) + 1):
+            whole, given = tokenizer.decode(ids[:n], skip_special_tokens=True), "".join(said[:n])
+            held = whole.removeprefix(given)
+            assert given + held == whole and held in ("", "\ufffd", "\ufffd" * 2, "\ufffd" * 3)
+            assert not given.endswith("\ufffd") or held == "\ufffd" * 3, "a half character is never given out"
         assert "".join(said) + stream.finish(completion.text) == completion.text
     assert completions == engine.generate(requests, sampling), "watching changes nothing"
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from genai_core.launch.cluster import disconnect_ray
 from genai_core.launch.workers import RayWorkers
-from genai_core.storage.folder import FolderStore
-from genai_core.storage.workspace import Workspace
-from genai_core.tracking.journal import Journal
 
 kept: list[str] = []
 """What a module keeps between shards, as generation keeps a model."""
@@ -33,22 +25,6 @@ def tell(arguments: dict[str, Any], rows: list[int]) -> list[dict[str, Any]]:
 
 def train_nothing(arguments: dict[str, Any]) -> None:
     """A training that is over at once."""
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayWorkers]:
-    folder = tmp_path_factory.mktemp("actors")
-    workspace = Workspace(FolderStore(folder / "store"), "cd" * 32, folder / "scratch")
-    importable = pytest.MonkeyPatch()  # the workers import this file by name
-    importable.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    ray_workers = RayWorkers()
-    journal = Journal(workspace.path / "journal.jsonl")
-    try:
-        yield ray_workers.serve(workspace, journal, lambda: None, run_name="actors", max_failures=1)
-    finally:
-        journal.close()
-        disconnect_ray()
-        importable.undo()
 
 
 def ask(workers: RayWorkers, part: str, threads: int = 1) -> dict[str, Any]:

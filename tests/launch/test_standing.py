@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genai_core.errors import DataError, StageFailedError, TransientError
-from genai_core.launch.cluster import disconnect_ray
 from genai_core.launch.workers import RayWorkers
-from genai_core.storage.folder import FolderStore
-from genai_core.storage.workspace import Workspace
-from genai_core.tracking.journal import Journal
 
 
 def note(arguments: dict[str, Any]) -> None:
@@ -32,23 +27,6 @@ def note(arguments: dict[str, Any]) -> None:
         raise ZeroDivisionError("nothing to divide by")
     if arguments.get("refuses"):
         raise DataError("no row is left")
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayWorkers]:
-    folder = tmp_path_factory.mktemp("standing")
-    workspace = Workspace(FolderStore(folder / "store"), "ef" * 32, folder / "scratch")
-    importable = pytest.MonkeyPatch()  # the worker imports this file by name
-    importable.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    ray_workers = RayWorkers()
-    journal = Journal(workspace.path / "journal.jsonl")
-    try:
-        yield ray_workers.serve(workspace, journal, lambda: None, run_name="standing", max_failures=1)
-    finally:
-        journal.close()
-        ray_workers.close()
-        disconnect_ray()
-        importable.undo()
 
 
 def train(workers: RayWorkers, file: Path, size: int = 1, **arguments: Any) -> list[int]:
