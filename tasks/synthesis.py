@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -84,7 +84,7 @@ def read_verdict(report: ArtifactRef) -> GuardVerdict:
     ratio = tails["candidate"]["mean"] if tails else None
     verdict = GuardVerdict(
         decision=found["verdict"]["decision"],
-        reasons=tuple(found["verdict"]["reasons"]),
+        reasons=shown_reasons(found["verdict"]),
         tail_ratio=1.0 if ratio is None else ratio,
     )
     if verdict.decision == "pass":
@@ -92,6 +92,16 @@ def read_verdict(report: ArtifactRef) -> GuardVerdict:
     else:
         refuse_last(session, verdict.reasons)
     return verdict
+
+
+def shown_reasons(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return why the guard refused, the rules that passed left out; all rules of a generation that passed.
+
+    Args:
+        verdict: of a report, its refusing rules first (recursion/guard.py).
+    """
+    reasons, failed = tuple(verdict["reasons"]), len(verdict["failed"])
+    return reasons[:failed] if failed else reasons
 
 
 def say_stopped(reason: str) -> None:

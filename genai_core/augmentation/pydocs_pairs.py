@@ -41,13 +41,15 @@ _KINDS = frozenset({"function", "method", "class"})
 _NAMEABLE = frozenset({"POSITIONAL_ONLY", "POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"})
 _DOCUMENTATION_WORDS = 60  # with signature and request about 150 tokens of a 4,096-entry vocabulary
 _SIGNATURE_CHARS = 120
-_ANSWER_CHARS = 110  # longer answers do not fit the 48 new tokens that evaluation allows
+ANSWER_CHARS = 110  # longer answers do not fit the 48 new tokens that evaluation allows
 _MAX_REQUIRED = 4
 _MIN_SUMMARY_WORDS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
+class Parameter:
+    """A parameter that a call can name."""
+
     name: str
     kind: str
     required: bool
@@ -82,7 +84,7 @@ def pydocs_pairs(
 def _call_pairs(document: Document, wanted: int, seed: int, stored: Sequence[Sequence[Any]] | None) -> list[Pair]:
     """Return up to `wanted` different calls; none if the signature is unknown or has no parameter to name."""
     name = str(document.meta["object"])
-    parameters = _read_parameters(stored or (), document)
+    parameters = read_parameters(stored or (), str(document.meta.get("signature") or ""))
     required = [parameter for parameter in parameters if parameter.required]
     if not parameters or len(required) > _MAX_REQUIRED or parameters[0].name in ("self", "cls"):
         return []
@@ -91,10 +93,10 @@ def _call_pairs(document: Document, wanted: int, seed: int, stored: Sequence[Seq
     seen: set[str] = set()
     for index in range(wanted):
         rng = random.Random(f"{seed}/{name}/{index}")
-        arguments = _draw_arguments(parameters, rng)
+        arguments = draw_arguments(parameters, rng)
         request = rng.choice(REQUESTS)
         call = write_call(name, [(p.name, p.kind, value) for p, value in arguments])
-        if call in seen or len(call) > _ANSWER_CHARS:
+        if call in seen or len(call) > ANSWER_CHARS:
             continue
         seen.add(call)
         prompt = write_call_prompt(signature, documentation, [(p.name, value) for p, value in arguments], request)
@@ -156,11 +158,11 @@ def shown_signature(document: Document, stored: Sequence[Sequence[Any]]) -> str:
     return f"{name}({', '.join(parts + ['/'] * (previous == 'POSITIONAL_ONLY'))})"
 
 
-def _read_parameters(stored: Sequence[Sequence[Any]], document: Document) -> list[_Parameter]:
+def read_parameters(stored: Sequence[Sequence[Any]], signature: str) -> list[Parameter]:
     """Return the parameters that a call can name, with annotation and default where the signature's text tells them."""
-    told = _told_parameters(str(document.meta.get("signature") or ""))
+    told = _told_parameters(signature)
     return [
-        _Parameter(name, kind, not has_default, *told.get(name, ("", "")))
+        Parameter(name, kind, not has_default, *told.get(name, ("", "")))
         for name, kind, has_default in stored
         if kind in _NAMEABLE and not (has_default and name.startswith("_"))
     ]
@@ -188,7 +190,7 @@ def _told_parameters(signature: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def _draw_arguments(parameters: Sequence[_Parameter], rng: random.Random) -> list[tuple[_Parameter, str]]:
+def draw_arguments(parameters: Sequence[Parameter], rng: random.Random) -> list[tuple[Parameter, str]]:
     """Return every required parameter and up to two optional ones, at least one in all, each with a value.
 
     A value is never the parameter's own name nor its default: else the copied signature would be a right answer.

@@ -25,9 +25,9 @@ class SynthesisConfig(Config):
     """The model writes instruction and answer pairs about real documents; a machine verifies them."""
 
     prompts: PositiveInt = Field(
-        default=256, description="Real training prompts that the model is asked to vary and answer."
+        default=256, description="Real training pairs whose documents the model is asked new requests about."
     )
-    samples_per_prompt: PositiveInt = Field(default=2, description="Completions sampled for each prompt.")
+    samples_per_prompt: PositiveInt = Field(default=2, description="New requests for each of them.")
     sampling: SamplingConfig = Field(
         default=SamplingConfig(temperature=1.0, max_new_tokens=48), description="How they are sampled."
     )

@@ -49,7 +49,7 @@ STAGES = {
         Stage("augment", 3, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
         Stage("pretrain", 2, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
         Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
-        Stage("synthesize", 1, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
+        Stage("synthesize", 2, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
         Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
         Stage("sample-corrections", 1, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 1, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),

@@ -15,33 +15,36 @@ from genai_core.data.documents import Pair, read_pairs, write_pairs
 from genai_core.evaluation.compare import write_json
 from genai_core.evaluation.runner import choose
 from genai_core.generation.driver import drive
+from genai_core.recursion.synthesis.requests import can_be_varied, write_requests
 from genai_core.recursion.synthesis.selection import Selection, select
-from genai_core.recursion.synthesis.vary import can_be_varied, vary
+from genai_core.recursion.synthesis.vary import vary
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.stages.evaluate import ask
 
 
 def synthesize(config: SynthesizeStage, context: StageContext) -> StageResult:
-    """Sample `model` on real training prompts of `corpus`; publish what is verified, new and in no evaluation split.
+    """Ask `model` about real training documents of `corpus`; publish what is verified, new and in no evaluation split.
 
-    The prompts are the same in every generation (a fixed real pool), the sampling noise is not.
+    The documents are the same in every generation (a fixed real pool), what is asked about them and the noise are not.
     """
     corpus, synthesis = context.inputs["corpus"], config.synthesis
     real = read_pairs(corpus / "pairs" / "train.parquet")
     wanted = choose(
         [pair for pair in real if can_be_varied(pair)], lambda pair: pair.pair_id, synthesis.prompts, synthesis.seed
     )
-    model = ask(context, "model")
-    pool = model.fitting(wanted)
     objects_file = corpus / "objects.json"
     objects = json.loads(objects_file.read_text(encoding="utf-8")) if objects_file.exists() else {}
+    model = ask(context, "model")
+    asked = model.fitting(
+        write_requests(wanted, synthesis.samples_per_prompt, config.generation, objects, synthesis.seed)
+    )
     [samples] = drive(
-        [vary(pool, synthesis.samples_per_prompt, config.generation, objects, synthesis.seed)],
+        [vary(asked, config.generation, objects, synthesis.seed)],
         lambda requests: model.complete(requests, synthesis.sampling, "samples"),
     )
     context.check()
     selection = select(samples, real, _earlier(context), _measured(corpus))
-    return _publish(selection, config.generation, len(pool), context)
+    return _publish(selection, config.generation, len(wanted), context)
 
 
 def _earlier(context: StageContext) -> list[Pair]:

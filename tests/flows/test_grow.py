@@ -10,7 +10,7 @@ import pytest
 from flows import lifecycle
 from genai_core.config.recipe import Recipe
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
-from tasks.synthesis import GuardVerdict
+from tasks.synthesis import GuardVerdict, shown_reasons
 
 
 def ref(name: str) -> ArtifactRef:
@@ -135,3 +135,9 @@ def test_generations_are_held_between_the_shares_of_real_tokens_and_arms_are_all
 ) -> None:
     _, tasks = grow(monkeypatch, "p")
     assert tasks.shares == {"train-control-1": (0.0, 1.0), "train-g1": (0.4, 0.8)}
+
+
+def test_a_refusal_is_shown_with_its_own_reasons_alone() -> None:
+    loss, pairs = "held-out loss: +2.69 %, beyond +2.00 %", "accepted pairs: 41, at least 8 wanted"
+    assert shown_reasons({"reasons": [loss, pairs], "failed": ["held-out loss"]}) == (loss,)
+    assert shown_reasons({"reasons": [loss, pairs], "failed": []}) == (loss, pairs)

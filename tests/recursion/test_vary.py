@@ -1,4 +1,4 @@
-"""Samples into pairs, with canned answers: what is taken is right by construction, what is not has its reason."""
+"""Requests and samples into pairs, with canned answers: what is taken is right by construction, what is not has its reason."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from genai_core.feedback.types import Feedback
 from genai_core.feedback.verify import Verifier
 from genai_core.generation.driver import drive
 from genai_core.generation.types import Completion, Request
+from genai_core.recursion.synthesis.requests import can_be_varied, write_requests
 from genai_core.recursion.synthesis.selection import select
-from genai_core.recursion.synthesis.vary import can_be_varied, vary, vary_call
+from genai_core.recursion.synthesis.vary import vary, vary_call
 
 OBJECTS = {
     "textwrap.shorten": [
@@ -78,8 +79,13 @@ def answer_with(texts: dict[str, list[str]], *, cut: bool = False):
 
 
 def synthesize(pool: list[Pair], texts: dict[str, list[str]], *, cut: bool = False, generation: int = 1):
-    count = len(next(iter(texts.values())))
-    [samples] = drive([vary(pool, count, generation, OBJECTS, seed=0)], answer_with(texts, cut=cut))
+    """Return what becomes of canned answers to the pairs' own requests."""
+    asked = [
+        replace(pair, pair_id=f"{pair.pair_id}/g{generation}.{index}")
+        for pair in pool
+        for index in range(len(texts[pair.pair_id]))
+    ]
+    [samples] = drive([vary(asked, generation, OBJECTS, seed=0)], answer_with(texts, cut=cut))
     return samples
 
 
@@ -133,12 +139,18 @@ def test_positional_only_stays_positional() -> None:
         ("textwrap.shorten(*['red', 7])", "unwritable"),
         ("textwrap.shorten(text=lambda: 1, width=7)", "unwritable"),
         ("textwrap.shorten(text=text, width=width)", "copies_signature"),
-        ("textwrap.shorten(width=20, text='blue sky')", "copies_gold"),
     ],
 )
 def test_every_rejected_call_has_its_reason(answer: str, reason: str) -> None:
     [sample] = synthesize([SHORTEN], {SHORTEN.pair_id: [answer]})
     assert (sample.pair, sample.reason) == (None, reason)
+
+
+def test_what_answers_the_request_is_kept_with_it() -> None:
+    [sample] = synthesize([SHORTEN], {SHORTEN.pair_id: ["textwrap.shorten(width=20, text='blue sky')"]})
+    assert sample.pair is not None
+    assert (sample.pair.prompt, sample.pair.completion) == (SHORTEN.prompt, SHORTEN.completion)
+    assert selected(["textwrap.shorten(width=20, text='blue sky')"]).stats()["rejected"] == {"in_real_data": 1}
 
 
 def test_a_cut_off_sample_is_not_judged() -> None:
@@ -163,7 +175,8 @@ def test_another_sentence_of_the_passage_is_asked_for_itself() -> None:
             ]
         },
     )
-    assert [sample.reason for sample in samples] == ["", "copies_gold", "invalid", ""]
+    assert [sample.reason for sample in samples] == ["", "", "invalid", ""]
+    assert samples[1].pair is not None and samples[1].pair.prompt == QUOTE.prompt
     pair = samples[3].pair
     assert pair is not None
     assert pair.completion == "Nobody saw it come back again."
@@ -185,10 +198,41 @@ def test_gold_in_the_check_is_never_read() -> None:
     assert [s.reason for s in synthesize([blind], texts)] == [s.reason for s in synthesize([SHORTEN], texts)]
 
 
-def test_generations_ask_with_their_own_noise() -> None:
-    first, second = (next(vary([SHORTEN], 2, generation, OBJECTS, 0)) for generation in (1, 2))
-    assert [request.prompt for request in first] == [request.prompt for request in second]
-    assert not {request.row_id for request in first} & {request.row_id for request in second}
+def test_requests_ask_what_their_pair_does_not() -> None:
+    indent = call_pair(
+        "textwrap.indent",
+        "textwrap.indent(text, prefix)",
+        [("text", "'a b c'"), ("prefix", "'main'")],
+        "textwrap.indent(text='a b c', prefix='main')",
+    )
+    pool = [SHORTEN, POW, indent, QUOTE]
+    asked = write_requests(pool, 8, 1, OBJECTS, seed=0)
+    assert len({pair.pair_id for pair in asked}) == len(asked) == 32
+    for position, pair in enumerate(asked):
+        source = pool[position // 8]
+        assert pair.completion != source.completion
+        assert (pair.doc_id, pair.task, pair.check["gold"]) == (source.doc_id, source.task, pair.completion)
+        assert pair.prompt.rpartition("\n\n")[0] == source.prompt.rpartition("\n\n")[0], "the document is the same"
+        assert Verifier(OBJECTS).judge(pair, pair.completion, use_gold=False).score == 1.0
+        assert Verifier(OBJECTS).judge(pair, pair.completion, use_gold=True).score == 1.0
+    assert len({pair.completion for pair in asked if pair.doc_id == indent.doc_id}) > 4, "drawn values differ"
+
+
+def test_a_document_that_allows_one_request_is_asked_that() -> None:
+    strange = call_pair("os.strange", "os.strange(x)", [("x", "1")], "os.strange(x=1)")
+    lone = replace(QUOTE, prompt="The red dog ran home again.\n\nWrite the sentence that begins with: The red dog")
+    for pair in (strange, lone):
+        [asked] = write_requests([pair], 1, 1, OBJECTS, seed=0)
+        assert (asked.prompt, asked.completion) == (pair.prompt, pair.completion)
+
+
+def test_each_generation_asks_anew_and_the_same_again() -> None:
+    first, again, second = (write_requests([SHORTEN], 8, generation, OBJECTS, 0) for generation in (1, 1, 2))
+    assert first == again
+    assert not {pair.pair_id for pair in first} & {pair.pair_id for pair in second}
+    assert [pair.completion for pair in first] != [pair.completion for pair in second]
+    requests = next(vary(first, 1, OBJECTS, 0))
+    assert [(request.row_id, request.prompt) for request in requests] == [(p.pair_id, p.prompt) for p in first]
 
 
 def selected(answers: list[str], *, real=(), earlier=(), measured=()):

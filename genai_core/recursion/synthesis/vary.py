@@ -1,18 +1,17 @@
-"""One way of writing synthetic data: backtranslation of the model's own answers, kept where a machine verifies them.
+"""One way of writing synthetic data: the model answers new requests about real documents, and is taken at its word.
 
-A small model cannot be asked for "another example": it only follows the formats it was trained on. So it is asked what
-it knows to answer, and what it answers is taken at its word:
+A small model cannot be asked for "another example": it only follows the formats it was trained on. So it is asked, in
+one of them, what no training pair asks (`requests.py`), and what it answers makes the pair:
 
-    real prompt         textwrap.shorten(text, width, **kwargs) ... Write the call with text = 'blue sky' and width = 20.
-    sampled, T = 1      textwrap.shorten(text='blue sky', width=12)          not what was asked, but a valid call
-    new instruction     textwrap.shorten(text, width, **kwargs) ... Call it with text = 'blue sky' and width = 12.
-    new pair            (new instruction, sampled call)                      right by construction, and verified again
+    asked               textwrap.shorten(text, width, **kwargs) ... Write the call with text = 'red' and width = 7.
+    answered            textwrap.shorten(text='red', width=7)                what was asked: the pair is asked + answered
+                        textwrap.shorten(text='red', width=12)               not what was asked, but a valid call
+    new instruction     textwrap.shorten(text, width, **kwargs) ... Call it with text = 'red' and width = 12.
 
-The instruction is written from the answer (instruction backtranslation, Li et al. 2023, arXiv 2308.06259), here by the
-template that wrote the real ones instead of a backward model; what is kept is chosen by a verifier that never sees the
-right answer (rejection sampling, as RAFT, Dong et al. 2023, arXiv 2304.06767). A quoted sentence that was not the asked
-one gives the pair that asks for it, in the same way. Prompts come from a fixed pool of real training pairs, never from
-synthetic ones, and only from tasks whose prompts hold what decides the answer (`is_open_book`).
+A right answer is kept as it is (rejection sampling: RAFT, Dong et al. 2023, arXiv 2304.06767). For another valid one the
+instruction is written from the answer (backtranslation, Li et al. 2023, arXiv 2308.06259), here by the template that wrote
+the real ones instead of a backward model: right by construction. The last word has a verifier that never sees a right
+answer. A quoted sentence that was not the asked one gives the pair that asks for it, in the same way.
 
 A sample that is not taken is counted under the first reason that applies.
 """
@@ -35,13 +34,13 @@ from genai_core.data.documents import Pair
 from genai_core.feedback.answers import first_line, unwrap_code
 from genai_core.feedback.calls import UnreadableCallError, build_signature, parse_call, parse_expression
 from genai_core.feedback.verifiers.python_call import resolve_name
-from genai_core.feedback.verify import Verifier, is_open_book
+from genai_core.feedback.verify import Verifier
 from genai_core.generation.types import Completion, Request
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One raw sample: the real pair it was asked with, the answer, and what became of it."""
+    """One raw sample: the request it was asked with, the answer, and what became of it."""
 
     source: Pair
     answer: str
@@ -52,29 +51,22 @@ class Sample:
 
 
 def vary(
-    pool: Sequence[Pair], samples_per_prompt: int, generation: int, objects: Mapping[str, Any], seed: int
+    asked: Sequence[Pair], generation: int, objects: Mapping[str, Any], seed: int
 ) -> Generator[list[Request], list[Completion], list[Sample]]:
-    """Ask for every prompt of the pool so many times; return what became of each sample, in the order asked.
+    """Ask every request once; return what became of each sample, in the order asked.
 
     Args:
-        pool: real training pairs whose answers can be checked from the prompt.
-        samples_per_prompt: samples of each prompt.
-        generation: number of the generation; part of the row ids, so each generation draws other noise.
+        asked: requests whose answers can be checked from the prompt, each with an id of its own: another noise each.
+        generation: number of the generation.
         objects: Python's objects and signatures; {} for other corpora.
         seed: of the choice of wording.
     """
-    asked = [(pair, index) for pair in pool for index in range(samples_per_prompt)]
-    completions = yield [Request(row_id=_row_id(pair, generation, index), prompt=pair.prompt) for pair, index in asked]
+    completions = yield [Request(row_id=pair.pair_id, prompt=pair.prompt) for pair in asked]
     verifier = Verifier(objects)
     return [
         _sample(pair, completion, generation, verifier, objects, random.Random(f"{seed}/{completion.row_id}"))
-        for (pair, _), completion in zip(asked, completions, strict=True)
+        for pair, completion in zip(asked, completions, strict=True)
     ]
-
-
-def can_be_varied(pair: Pair) -> bool:
-    """Return whether a pair may be in the pool: real, and its answers can be checked without gold."""
-    return pair.origin == "real" and is_open_book(pair)
 
 
 def _sample(
@@ -93,9 +85,9 @@ def _sample(
         return Sample(source, answer, varied)
     prompt, written = varied
     if collapse_spaces(written) == collapse_spaces(source.completion):
-        return Sample(source, answer, "copies_gold")
+        prompt = source.prompt
     pair = Pair(
-        pair_id=completion.row_id,
+        pair_id=source.pair_id,
         task=source.task,
         group=source.group,
         doc_id=source.doc_id,
@@ -163,7 +155,3 @@ def vary_quote(source: Pair, answer: str, rng: random.Random) -> tuple[str, str]
     if not beginning:
         return "unwritable"  # no beginning points at this sentence alone
     return f"{passage}\n\n{rng.choice(QUOTE_REQUESTS).format(beginning=beginning)}", written
-
-
-def _row_id(pair: Pair, generation: int, index: int) -> str:
-    return f"{pair.pair_id}/g{generation}.{index}"

@@ -1,0 +1,88 @@
+"""What a model is asked when it writes synthetic data: new requests about the documents of real training pairs.
+
+A model answers the pairs it was trained on as it learned them, and learns nothing from that. So each sample is asked
+something that its document allows and no pair need ask: other values for the same function, another sentence of the same
+passage. The documents come from a fixed pool of real pairs, never from synthetic ones, and only from tasks whose prompts
+hold what decides the answer (`is_open_book`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from genai_core.augmentation.call_prompts import REQUESTS as CALL_REQUESTS
+from genai_core.augmentation.call_prompts import asked_arguments, documented_signatures, write_call_prompt
+from genai_core.augmentation.pydocs_pairs import ANSWER_CHARS, draw_arguments, read_parameters, write_call
+from genai_core.augmentation.quote_pairs import REQUESTS as QUOTE_REQUESTS
+from genai_core.augmentation.quote_pairs import read_passage, unique_beginning
+from genai_core.augmentation.sentences import split_sentences
+from genai_core.data.documents import Pair
+from genai_core.feedback.verifiers.python_call import resolve_name
+from genai_core.feedback.verify import is_open_book
+
+_DRAWS = 8  # a draw can be too long, or what the pair asks already
+
+
+def can_be_varied(pair: Pair) -> bool:
+    """Return whether a pair may be in the pool: real, and its answers can be checked without gold."""
+    return pair.origin == "real" and is_open_book(pair)
+
+
+def write_requests(
+    pool: Sequence[Pair], samples_per_prompt: int, generation: int, objects: Mapping[str, Any], seed: int
+) -> list[Pair]:
+    """Return so many requests for every pair of the pool, each with an id of its own and the answer it asks for.
+
+    A request depends on (seed, its pair, generation, its index) alone. Where the document allows no other one (its only
+    sentence, no parameter to name) it is the pair's own: the answer may still differ.
+    """
+    asked = []
+    for pair in pool:
+        for index in range(samples_per_prompt):
+            row_id = f"{pair.pair_id}/g{generation}.{index}"
+            rng = random.Random(f"{seed}/request/{row_id}")
+            found = _another_call(pair, objects, rng) if pair.task == "call" else _another_quote(pair, rng)
+            prompt, answer = found or (pair.prompt, pair.completion)
+            check = {**pair.check, "gold": answer}
+            asked.append(replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check=check))
+    return asked
+
+
+def _another_call(pair: Pair, objects: Mapping[str, Any], rng: random.Random) -> tuple[str, str] | None:
+    """Return (prompt, call) with newly drawn values for a documented object."""
+    signatures = documented_signatures(pair.prompt)
+    if not signatures:
+        return None
+    signature = rng.choice(signatures)
+    name = signature.partition("(")[0]
+    known = resolve_name(name, objects)
+    parameters = read_parameters(objects[known] or () if known else (), signature)
+    if not parameters:
+        return None
+    head, _, documentation = pair.prompt.rpartition("\n\n")[0].partition("\n")
+    for _ in range(_DRAWS):
+        drawn = draw_arguments(parameters, rng)
+        arguments = [(parameter.name, value) for parameter, value in drawn]
+        prompt = write_call_prompt(head, documentation, arguments, rng.choice(CALL_REQUESTS))
+        call = write_call(name, [(parameter.name, parameter.kind, value) for parameter, value in drawn])
+        if call != pair.completion and len(call) <= ANSWER_CHARS and asked_arguments(prompt) == arguments:
+            return prompt, call
+    return None
+
+
+def _another_quote(pair: Pair, rng: random.Random) -> tuple[str, str] | None:
+    """Return (prompt, sentence) for another sentence of the passage."""
+    passage = read_passage(pair.prompt)
+    sentences = split_sentences(passage)
+    others = [
+        (sentence, beginning)
+        for sentence in sentences
+        if sentence != pair.completion and (beginning := unique_beginning(sentence, sentences))
+    ]
+    if not others:
+        return None
+    sentence, beginning = rng.choice(others)
+    return f"{passage}\n\n{rng.choice(QUOTE_REQUESTS).format(beginning=beginning)}", sentence
