@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from genai_core.data.documents import Document
@@ -51,12 +51,13 @@ def link_titles(documents: Sequence[Document]) -> list[Document]:
     for document in documents:
         if len(document.title) >= LEAST_TITLE and WORD.match(document.title):
             ids.setdefault(document.title, document.doc_id)
-    by_first: dict[str, list[str]] = defaultdict(list)
-    for title in sorted(ids, key=lambda each: (-len(each), each)):
+    lengths: dict[str, set[int]] = defaultdict(set)
+    for title in ids:
         match = WORD.match(title)
         assert match is not None
-        by_first[match.group()].append(title)
-    named = [_titles_in(document.text, by_first) if by_first else [] for document in documents]
+        lengths[match.group()].add(len(title))
+    longest_first = {word: sorted(found, reverse=True) for word, found in lengths.items()}
+    named = [_titles_in(document.text, ids, longest_first) for document in documents]
     mentions: dict[str, int] = defaultdict(int)
     for titles in named:
         for title in titles:
@@ -82,16 +83,21 @@ def _scopes(title: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
 
 
-def _titles_in(text: str, by_first: dict[str, list[str]]) -> list[str]:
+def _titles_in(text: str, titles: Container[str], lengths: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return the titles in a text; `lengths` are those of the titles that begin with a word, the longest first.
+
+    Looked up by length: a corpus of ten times the titles has hardly more lengths, so the time a word takes stays.
+    """
     found: dict[str, None] = {}
     end = 0
     for match in WORD.finditer(text):
-        if match.start() < end:
+        start = match.start()
+        if start < end:
             continue
-        for title in by_first.get(match.group(), ()):
-            stop = match.start() + len(title)
-            if text.startswith(title, match.start()) and not text[stop : stop + 1].isalnum():
-                found[title] = None
+        for length in lengths.get(match.group(), ()):
+            stop = start + length
+            if text[start:stop] in titles and not text[stop : stop + 1].isalnum():
+                found[text[start:stop]] = None
                 end = stop
                 break
     return list(found)
