@@ -89,9 +89,11 @@ class RecursionConfig(Config):
 class CorrectionConfig(Config):
     """Self-correction at training time, at generation time and after the fact."""
 
-    prompts: PositiveInt = Field(default=256, description="Training prompts that answers are sampled for.")
+    prompts: PositiveInt = Field(
+        default=256, description="New requests about training documents that answers are sampled for."
+    )
     samples_per_prompt: PositiveInt = Field(
-        default=4, description="Answers sampled for each prompt; the verified ones are learned from."
+        default=4, description="Answers sampled for each request; the verified ones are learned from."
     )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(temperature=0.8, max_new_tokens=48), description="How they are sampled."

@@ -36,10 +36,20 @@ class Candidate:
 
 
 def ask_candidates(
-    pair: Pair, count: int, verifier: Judges
+    pair: Pair, count: int, verifier: Judges, *, greedy_first: bool = False
 ) -> Generator[list[Request], list[Completion], list[Candidate]]:
-    """Return `count` judged answers to a pair's prompt. Answer i has row id `<pair_id>/<i>`, so fewer are a prefix of more."""
-    completions = yield [Request(row_id=f"{pair.pair_id}/{index}", prompt=pair.prompt) for index in range(count)]
+    """Return `count` judged answers to a pair's prompt. Answer i has row id `<pair_id>/<i>`, so fewer are a prefix of more.
+
+    Args:
+        pair: its prompt is asked.
+        count: of the answers.
+        verifier: judges without gold.
+        greedy_first: the first is the answer that is given where nothing is corrected, the others are sampled.
+    """
+    completions = yield [
+        Request(row_id=f"{pair.pair_id}/{index}", prompt=pair.prompt, greedy=greedy_first and index == 0)
+        for index in range(count)
+    ]
     return [Candidate(completion, judge_blind(verifier, pair, completion.text)) for completion in completions]
 
 

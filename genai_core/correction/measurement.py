@@ -2,8 +2,8 @@
 
     moment            arm        compared with
     training time     after      before      greedy answers of the model that learned, and of the one that did not
-    generation time   best       sampled     best of n against the first of the same n samples: what choosing brings
-                      best       voted       against the vote over the same samples: what the verifier brings
+    generation time   best       sampled     best of n against the first sampled one of the n: what choosing brings
+                      best       voted       against the vote over the same answers: what the verifier brings
                       best       after       against the greedy answer
     post-hoc          revised    after       a refused draft is revised once, with the verifier's remark
                       revised    retried     a refused draft gets a fresh sample instead: same calls, same choice, no remark
@@ -141,12 +141,12 @@ def measure(
         draws: bootstrap resamples.
         seed: of the bootstrap.
     """
-    sampled = [choice.candidates[0].completion for choice in chosen]
+    sampled = [choice.sampled.completion for choice in chosen]
     voted = [count_votes([candidate.completion for candidate in choice.candidates]) for choice in chosen]
     was_refused = [episode.n_revisions > 0 for episode in episodes]
     # chosen as a revision is, by the verdict and of equals the later: only what the second call is told differs
     retried = [
-        max((choice.candidates[0], episode.drafts[0]), key=verdict).completion if refused else draft
+        max((choice.sampled, episode.drafts[0]), key=verdict).completion if refused else draft
         for choice, episode, draft, refused in zip(chosen, episodes, after, was_refused, strict=True)
     ]
     one = [1] * len(pairs)

@@ -90,5 +90,11 @@ class Verifier:
 
 def open_verifier(corpus_dir: Path) -> Verifier:
     """Return the verifier of a dataset's pairs; it knows Python's objects if the dataset has objects.json."""
+    return Verifier(read_objects(corpus_dir))
+
+
+def read_objects(corpus_dir: Path) -> dict[str, Any] | None:
+    """Return a dataset's Python objects and their signatures; None if it is about something else."""
     path = corpus_dir / "objects.json"
-    return Verifier(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found

@@ -144,6 +144,8 @@ class _Run:
         # by request
         self.limits = torch.tensor(limits, device=self.device)
         self.keys = row_keys(sampling.seed, [request.row_id for request in requests]).to(self.device)
+        named = [request.greedy for request in requests]
+        self.greedy = torch.tensor(named, device=self.device) if any(named) else None
         self.tokens = torch.zeros(count, max(limits), dtype=torch.long, device=self.device)
         self.logps = torch.zeros(count, max(limits), dtype=torch.float64, device=self.device)
         self.counts = torch.zeros(count, dtype=torch.long, device=self.device)
@@ -217,7 +219,8 @@ class _Run:
     def _draw(self, logits: Tensor, slots: Tensor) -> None:
         row = self.row[slots]
         position = self.counts[row]
-        tokens, logps = choose_tokens(logits, self.sampling, self.keys[row], position)
+        greedy = None if self.greedy is None else self.greedy[row]
+        tokens, logps = choose_tokens(logits, self.sampling, self.keys[row], position, greedy)
         self.tokens[row, position] = tokens
         self.logps[row, position] = logps.double()
         self.counts[row] += 1

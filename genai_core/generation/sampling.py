@@ -62,7 +62,9 @@ def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
-def choose_tokens(logits: Tensor, sampling: SamplingConfig, keys: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def choose_tokens(
+    logits: Tensor, sampling: SamplingConfig, keys: Tensor, positions: Tensor, greedy: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the next tokens, (B,) int64, and their log-probabilities under the model itself, (B,) in nats.
 
     The log-probability is of the full distribution at temperature 1, whatever the sampling.
@@ -72,12 +74,15 @@ def choose_tokens(logits: Tensor, sampling: SamplingConfig, keys: Tensor, positi
         sampling: temperature 0 is greedy.
         keys: (B, 2) int32 of `row_keys`; not read when greedy.
         positions: (B,) number of the token being drawn.
+        greedy: (B,) bool, rows that are greedy whatever the sampling; None = none.
     """
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
         kept = keep_likely(logits / sampling.temperature, sampling.top_k, sampling.top_p)
         tokens = (kept + gumbel_noise(keys, positions, logits.shape[-1])).argmax(dim=-1)
+        if greedy is not None:
+            tokens = torch.where(greedy, logits.argmax(dim=-1), tokens)
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 

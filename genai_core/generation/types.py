@@ -26,6 +26,9 @@ class Request:
     turns: tuple[tuple[str, str], ...] = ()
     """(role, text) of what was said before the prompt: system, user, assistant."""
 
+    greedy: bool = False
+    """True: the likeliest token each time, whatever the sampling."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the request as a JSON row."""
         return asdict(self)

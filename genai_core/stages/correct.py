@@ -21,10 +21,12 @@ from genai_core.evaluation.asking import AskedModel
 from genai_core.evaluation.benchmarks.calls import OPEN_BOOK, judged_case
 from genai_core.evaluation.compare import write_json, write_jsonl
 from genai_core.evaluation.runner import choose
-from genai_core.feedback.verify import Verifier, is_open_book, open_verifier
+from genai_core.feedback.verify import Verifier, is_open_book, open_verifier, read_objects
 from genai_core.generation.driver import drive
 from genai_core.generation.prompts import open_ruler
 from genai_core.generation.types import Completion, Request
+from genai_core.recursion.synthesis.requests import write_requests
+from genai_core.recursion.synthesis.selection import find_leaking, measured_pairs
 from genai_core.stages.contract import StageContext, StageResult
 
 MAX_PER_PROMPT = 1
@@ -35,14 +37,16 @@ SHOWN = 20
 
 
 def sample_corrections(config: SampleCorrectionsStage, context: StageContext) -> StageResult:
-    """Sample answers to real training prompts with `model`, keep the verified ones as pairs to learn from.
+    """Sample answers to new requests about real training documents with `model`, keep the verified ones to learn from.
 
-    The verifier reads prompts only. No verified answer is a result too: 0 pairs are published.
+    To the training prompts themselves it has learned the answers: there is little left to correct. The verifier reads
+    prompts only. No verified answer is a result too: 0 pairs are published.
     """
     corpus = context.inputs["corpus"]
-    verifier = open_verifier(corpus)
+    objects = read_objects(corpus)
+    verifier = Verifier(objects)
     known = [pair for pair in read_pairs(corpus / "pairs" / "train.parquet") if is_open_book(pair)]
-    wanted = choose(known, _pair_id, config.prompts, config.seed)
+    wanted = write_requests(choose(known, _pair_id, config.prompts, config.seed), 1, 0, objects or {}, config.seed)
     fits = open_ruler(context.inputs["model"])
     pairs = [pair for pair in wanted if fits(_request(pair))]
     sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + config.seed})
@@ -50,11 +54,14 @@ def sample_corrections(config: SampleCorrectionsStage, context: StageContext) ->
     candidates = drive([ask_candidates(pair, config.samples_per_prompt, verifier) for pair in pairs], complete)
     context.check()
     chosen = [select_verified(answers, MAX_PER_PROMPT) for answers in candidates]
-    corrected = corrected_pairs(pairs, chosen)
+    written = corrected_pairs(pairs, chosen)
+    leaking = find_leaking(written, measured_pairs(corpus))
+    corrected = [pair for index, pair in enumerate(written) if index not in leaking]
     write_pairs(context.output / "pairs" / "train.parquet", corrected)
     stats = {
         **_sampling_stats(pairs, candidates, chosen, verifier, config.seed),
         "too_long": float(len(wanted) - len(pairs)),
+        "contaminated": float(len(leaking)),
         "accepted": float(len(corrected)),
     }
     write_json(context.output / "stats.json", stats)

@@ -7,16 +7,14 @@ samples.json          a few samples of every fate, to look at
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from genai_core.config.stages import SynthesizeStage
 from genai_core.data.documents import Pair, read_pairs, write_pairs
 from genai_core.evaluation.compare import write_json
 from genai_core.evaluation.runner import choose
+from genai_core.feedback.verify import read_objects
 from genai_core.generation.driver import drive
 from genai_core.recursion.synthesis.requests import can_be_varied, write_requests
-from genai_core.recursion.synthesis.selection import Selection, select
+from genai_core.recursion.synthesis.selection import Selection, measured_pairs, select
 from genai_core.recursion.synthesis.vary import vary
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.stages.evaluate import ask
@@ -32,8 +30,7 @@ def synthesize(config: SynthesizeStage, context: StageContext) -> StageResult:
     wanted = choose(
         [pair for pair in real if can_be_varied(pair)], lambda pair: pair.pair_id, synthesis.prompts, synthesis.seed
     )
-    objects_file = corpus / "objects.json"
-    objects = json.loads(objects_file.read_text(encoding="utf-8")) if objects_file.exists() else {}
+    objects = read_objects(corpus) or {}
     model = ask(context, "model")
     asked = model.fitting(
         write_requests(wanted, synthesis.samples_per_prompt, config.generation, objects, synthesis.seed)
@@ -43,7 +40,7 @@ def synthesize(config: SynthesizeStage, context: StageContext) -> StageResult:
         lambda requests: model.complete(requests, synthesis.sampling, "samples"),
     )
     context.check()
-    selection = select(samples, real, _earlier(context), _measured(corpus))
+    selection = select(samples, real, _earlier(context), measured_pairs(corpus))
     return _publish(selection, config.generation, len(wanted), context)
 
 
@@ -51,16 +48,6 @@ def _earlier(context: StageContext) -> list[Pair]:
     """Return the accepted pairs of all earlier generations."""
     roles = sorted(role for role in context.inputs if role.startswith("extra-"))
     return [pair for role in roles for pair in read_pairs(context.inputs[role] / "pairs" / "train.parquet")]
-
-
-def _measured(corpus: Path) -> list[Pair]:
-    """Return the pairs that no training data may give away. Of the sealed ones nothing is kept but the comparison."""
-    return [
-        pair
-        for split in ("heldout", "sealed")
-        if (corpus / "pairs" / f"{split}.parquet").exists()
-        for pair in read_pairs(corpus / "pairs" / f"{split}.parquet")
-    ]
 
 
 def _publish(selection: Selection, generation: int, prompts: int, context: StageContext) -> StageResult:

@@ -48,12 +48,21 @@ def test_random_scores_choose_a_random_candidate():
     assert all(abs(count - 750) < 4 * math.sqrt(750 * 0.75) for count in counts)
 
 
-def test_more_candidates_begin_with_the_same_ones_and_one_is_plain_sampling():
+def test_more_candidates_begin_with_the_same_ones_and_one_is_the_first():
     complete = Canned(lambda request: f"answer to {request.row_id}")
     one, four = (drive([best_of_n(pair_of("p"), n, ALWAYS)], complete)[0] for n in (1, 4))
     assert one.best.text == "answer to p/0" and one.candidates[0] == four.candidates[0]
     assert [request.row_id for request in complete.asked] == ["p/0", "p/0", "p/1", "p/2", "p/3"]
     assert (one.n_tokens, four.n_tokens) == (2, 8)
+
+
+def test_the_greedy_answer_is_one_of_the_candidates_and_of_the_ballots():
+    complete = Canned(lambda request: "greedy" if request.greedy else f"sampled {request.row_id}")
+    chosen = drive([best_of_n(pair_of("p"), 4, Verdicts(lambda p, answer: float(answer == "greedy")))], complete)[0]
+    assert chosen.best.text == "greedy" and chosen.sampled.text == "sampled p/1"
+    assert [request.greedy for request in complete.asked] == [True, False, False, False]
+    voted = drive([self_consistency(pair_of("p"), 4, 2)], complete)[0]
+    assert [ballot.text for ballot in voted.ballots] == ["greedy", "sampled p/1", "sampled p/2", "sampled p/3"]
 
 
 def test_ties_go_to_the_likelier_a_token_and_malformed_answers_lose():

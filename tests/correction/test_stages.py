@@ -39,24 +39,27 @@ MEASURE = MeasureCorrectionStage(
 )
 
 
-def quote(index: int) -> Pair:
+def quote(index: int, *, other: bool = False) -> Pair:
+    """Return a pair of a passage of two sentences; `other` asks for the other one."""
     rng = random.Random(index)
     first, second = (f"{' '.join(rng.sample(WORDS, 6)).capitalize()}." for _ in range(2))
     asked = rng.choice([first, second])
+    asked = asked if not other else first if asked == second else second
     prompt = f"{first} {second}\n\nWrite the sentence that begins with: {' '.join(asked.split()[:3])}"
     return Pair(f"quote:{index}", "quote", f"g{index}", f"d{index}", prompt, asked, {"kind": "quote", "gold": asked})
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> dict[str, Path]:
-    """A corpus, an untrained model, and one that was trained on two thirds of its pairs until it knows them by heart."""
+    """A corpus, an untrained model, and one that was trained on two thirds of its questions until it knows them by heart."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("world")
     train, heldout = [quote(i) for i in range(18)], [quote(i) for i in range(100, 112)]
     name = Pair("name:0", "name", "g", "d", "Which object sorts?", "sorted", {"kind": "python_name", "gold": "sorted"})
     write_pairs(root / "corpus" / "pairs" / "train.parquet", [*train, name])
     write_pairs(root / "corpus" / "pairs" / "heldout.parquet", [*heldout, name])
-    known = [pair for index, pair in enumerate([*train, *heldout]) if index % 3]
+    others = [quote(i, other=True) for i in range(18)]
+    known = [pair for index, pair in enumerate([*train, *heldout, *others]) if index % 3]
     tokenizer = train_tokenizer([pair.prompt for pair in train], 320, 128)
     base = ScratchBase(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=128, max_seq_len=160)
     model = init_scratch(base, tokenizer)
@@ -71,7 +74,7 @@ def world(tmp_path_factory) -> dict[str, Path]:
         ]
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
+    for _ in range(100):
         optimizer.zero_grad()
         model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
         optimizer.step()
@@ -122,12 +125,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_sampling_publishes_verified_answers_of_the_chosen_prompts(world, tmp_path):
     result, context = sample(tmp_path, world)
     rows = read_pairs(context.output / "pairs" / "train.parquet")
-    sources = {pair.pair_id: pair for pair in read_pairs(world["corpus"] / "pairs" / "train.parquet")}
+    real = read_pairs(world["corpus"] / "pairs" / "train.parquet")
+    sources = {pair.pair_id: pair for pair in real}
     assert 3 <= len(rows) == result.metrics["accepted"] <= 12
     for row in rows:
-        source = sources[row.pair_id.rpartition("/")[0]]
-        assert (row.prompt, row.check, row.origin) == (source.prompt, source.check, "corrected")
-        assert row.completion == source.completion  # a quote that begins as asked is the asked one
+        source = sources[row.pair_id.partition("/")[0]]
+        assert (row.doc_id, row.origin) == (source.doc_id, "corrected")
+        assert row.prompt not in {pair.prompt for pair in real}, "what it was trained on it knows"
+        assert row.completion == row.check["gold"]  # a quote that begins as asked is the asked one
     assert (result.metrics["prompts"], result.metrics["samples"]) == (12, 48)
     assert result.metrics["right_of_accepted"] == 1 > result.metrics["right_of_random"]
     assert json.loads((context.output / "stats.json").read_text()) == result.metrics

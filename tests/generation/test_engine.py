@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_llama import build_model, sentence
@@ -97,6 +99,19 @@ def test_a_row_says_the_same_alone_in_a_batch_and_in_another_order(model, tokeni
     other_seed = GenerationEngine(model, tokenizer).generate(requests, SAMPLED.model_copy(update={"seed": 8}))
     assert len(texts) == 8
     assert [c.token_ids for c in other_seed] != [c.token_ids for c in together.values()]
+
+
+def test_a_greedy_row_is_greedy_among_sampled_ones(model, tokenizer):
+    hot, cold = SamplingConfig(temperature=1.0, max_new_tokens=12), SamplingConfig(temperature=0.0, max_new_tokens=12)
+    engine = GenerationEngine(model, tokenizer)
+    sampled = engine.generate(requests_of(6), hot)
+    mixed = engine.generate(
+        [replace(request, greedy=index % 2 == 0) for index, request in enumerate(requests_of(6))], hot
+    )
+    greedy = engine.generate(requests_of(6), cold)
+    assert [one.token_ids for one in mixed[::2]] == [one.token_ids for one in greedy[::2]]
+    assert [one.token_ids for one in mixed[1::2]] == [one.token_ids for one in sampled[1::2]]
+    assert [one.token_ids for one in mixed[::2]] != [one.token_ids for one in sampled[::2]]
 
 
 def test_the_same_call_twice_is_identical_to_the_last_bit(model, tokenizer):

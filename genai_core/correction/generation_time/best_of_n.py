@@ -1,9 +1,10 @@
-"""Best of n: sample n answers, keep the one that the verifier likes best (self_improvement.md 1.5.2).
+"""Best of n: of the greedy answer and n - 1 samples, keep the one that the verifier likes best (self_improvement.md 1.5.2).
 
     answer = argmax_i (score(y_i), checks passed by y_i, log p(y_i) / |y_i|)       the verifier sees the prompt, never the right answer
 
-With n = 1 this is plain sampling. With a verifier that knows nothing it is plain sampling in the mean; with one that
-knows all its rate of right answers is pass@n = 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1).
+The greedy answer is among them because a model may be far better at temperature 0 than at the one that gives variety: then
+the best of n samples is worse than the one answer that costs a quarter. With n = 1 nothing is sampled. Of n samples a verifier
+that knows all keeps pass@n = 1 - C(n - c, k) / C(n, k) right ones (Chen et al. 2021, arXiv 2107.03374, eq. 1).
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class Chosen:
     candidates: tuple[Candidate, ...]
 
     @property
+    def sampled(self) -> Candidate:
+        """Return the first candidate that was sampled; the greedy one if there is no other."""
+        return self.candidates[min(1, len(self.candidates) - 1)]
+
+    @property
     def n_tokens(self) -> int:
         """Return the tokens generated for the choice."""
         return sum(candidate.completion.n_tokens for candidate in self.candidates)
@@ -35,12 +41,12 @@ def best_of_n(pair: Pair, n: int, verifier: Judges) -> Generator[list[Request], 
 
     Args:
         pair: its prompt is asked; its answer is not read.
-        n: answers to sample.
+        n: answers, the greedy one included.
         verifier: judges without gold.
 
     Raises:
         StageFailedError: the verifier used the right answer.
     """
-    candidates = yield from ask_candidates(pair, n, verifier)
+    candidates = yield from ask_candidates(pair, n, verifier, greedy_first=True)
     best = max(candidates, key=lambda candidate: (*verdict(candidate), candidate.mean_logp))
     return Chosen(best, tuple(candidates))

@@ -1,7 +1,7 @@
 """Self-consistency: sample answers, return the most frequent (Wang et al. 2022, arXiv 2203.11171).
 
 It needs no verifier, so it is the baseline that any generation-time correction has to beat at the same number of
-samples. Sampling stops as soon as the leader cannot be overtaken or tied; the answer is then that of the full vote.
+samples. The first ballot is greedy: where all differ, the answer is then most often the one given without a vote. Sampling stops as soon as the leader cannot be overtaken or tied; the answer is then that of the full vote.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ def self_consistency(pair: Pair, n: int, step: int = 0) -> Generator[list[Reques
 
     Args:
         pair: its prompt is asked.
-        n: most samples.
+        n: most ballots, the greedy one included.
         step: samples asked at a time; 0 = all n at once, without early stop.
     """
     ballots: list[Completion] = []
     while len(ballots) < n and not _is_decided(ballots, n):
         count = min(step or n, n - len(ballots))
         numbers = range(len(ballots), len(ballots) + count)
-        ballots += yield [Request(row_id=f"{pair.pair_id}/{index}", prompt=pair.prompt) for index in numbers]
+        ballots += yield [
+            Request(row_id=f"{pair.pair_id}/{index}", prompt=pair.prompt, greedy=index == 0) for index in numbers
+        ]
     return count_votes(ballots)
 
 

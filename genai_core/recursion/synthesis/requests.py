@@ -2,7 +2,7 @@
 
 A model answers the pairs it was trained on as it learned them, and learns nothing from that. So each sample is asked
 something that its document allows and no pair need ask: other values for the same function, another sentence of the same
-passage. The documents come from a fixed pool of real pairs, never from synthetic ones, and only from tasks whose prompts
+passage. What it asks rests on the prompt, never on the pair's answer. The documents come from a fixed pool of real pairs, never from synthetic ones, and only from tasks whose prompts
 hold what decides the answer (`is_open_book`).
 """
 
@@ -17,7 +17,7 @@ from genai_core.augmentation.call_prompts import REQUESTS as CALL_REQUESTS
 from genai_core.augmentation.call_prompts import asked_arguments, documented_signatures, write_call_prompt
 from genai_core.augmentation.pydocs_pairs import ANSWER_CHARS, draw_arguments, read_parameters, write_call
 from genai_core.augmentation.quote_pairs import REQUESTS as QUOTE_REQUESTS
-from genai_core.augmentation.quote_pairs import read_passage, unique_beginning
+from genai_core.augmentation.quote_pairs import read_beginning, read_passage, unique_beginning
 from genai_core.augmentation.sentences import split_sentences
 from genai_core.data.documents import Pair
 from genai_core.feedback.verifiers.python_call import resolve_name
@@ -62,25 +62,26 @@ def _another_call(pair: Pair, objects: Mapping[str, Any], rng: random.Random) ->
     parameters = read_parameters(objects[known] or () if known else (), signature)
     if not parameters:
         return None
+    asked = asked_arguments(pair.prompt)
     head, _, documentation = pair.prompt.rpartition("\n\n")[0].partition("\n")
     for _ in range(_DRAWS):
         drawn = draw_arguments(parameters, rng)
         arguments = [(parameter.name, value) for parameter, value in drawn]
         prompt = write_call_prompt(head, documentation, arguments, rng.choice(CALL_REQUESTS))
         call = write_call(name, [(parameter.name, parameter.kind, value) for parameter, value in drawn])
-        if call != pair.completion and len(call) <= ANSWER_CHARS and asked_arguments(prompt) == arguments:
+        if arguments != asked and len(call) <= ANSWER_CHARS and asked_arguments(prompt) == arguments:
             return prompt, call
     return None
 
 
 def _another_quote(pair: Pair, rng: random.Random) -> tuple[str, str] | None:
     """Return (prompt, sentence) for another sentence of the passage."""
-    passage = read_passage(pair.prompt)
+    passage, asked = read_passage(pair.prompt), read_beginning(pair.prompt)
     sentences = split_sentences(passage)
     others = [
         (sentence, beginning)
         for sentence in sentences
-        if sentence != pair.completion and (beginning := unique_beginning(sentence, sentences))
+        if not sentence.startswith(asked) and (beginning := unique_beginning(sentence, sentences))
     ]
     if not others:
         return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from genai_core.augmentation.sentences import collapse_spaces
 from genai_core.data.decontamination import LEAST_WORDS, find_contamination, find_repeated_prompts
-from genai_core.data.documents import Pair
+from genai_core.data.documents import Pair, read_pairs
 from genai_core.data.shingles import split_words
 from genai_core.recursion.metrics import repeated_share
 from genai_core.recursion.synthesis.vary import Sample
@@ -85,10 +86,14 @@ def select(
     return Selection(tuple(_without_contamination(judged, measured)))
 
 
-def _without_contamination(samples: Sequence[Sample], measured: Sequence[Pair]) -> list[Sample]:
-    """Reject pairs that share a 13-gram of prompt + answer, the prompt, or a whole answer with what is measured."""
-    kept = [(index, sample.pair) for index, sample in enumerate(samples) if sample.pair is not None]
-    pairs = [pair for _, pair in kept]
+def measured_pairs(corpus: Path) -> list[Pair]:
+    """Return the pairs that no training data may give away. Of the sealed ones nothing is kept but the comparison."""
+    files = (corpus / "pairs" / f"{split}.parquet" for split in ("heldout", "sealed"))
+    return [pair for file in files if file.exists() for pair in read_pairs(file)]
+
+
+def find_leaking(pairs: Sequence[Pair], measured: Sequence[Pair]) -> set[int]:
+    """Return the positions of pairs that share a 13-gram of prompt + answer, the prompt, or a whole answer with a measured one."""
     hits = set(find_contamination([f"{pair.prompt}\n\n{pair.completion}" for pair in pairs], measured, NGRAM).hits)
     hits |= set(find_repeated_prompts(pairs, measured))
     answers = {tuple(split_words(pair.completion)) for pair in measured}
@@ -96,7 +101,12 @@ def _without_contamination(samples: Sequence[Sample], measured: Sequence[Pair]) 
         answer = tuple(split_words(pair.completion))
         if len(answer) >= LEAST_WORDS and answer in answers:  # a shorter answer, "yes", is nobody's
             hits.add(position)
-    leaking = {kept[position][0] for position in hits}
+    return hits
+
+
+def _without_contamination(samples: Sequence[Sample], measured: Sequence[Pair]) -> list[Sample]:
+    kept = [(index, sample.pair) for index, sample in enumerate(samples) if sample.pair is not None]
+    leaking = {kept[position][0] for position in find_leaking([pair for _, pair in kept], measured)}
     return [_rejected(sample, "contaminated") if index in leaking else sample for index, sample in enumerate(samples)]
 
 
