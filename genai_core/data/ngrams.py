@@ -13,7 +13,7 @@ Kneser and Ney 1995; Chen and Goodman 1999, "An empirical study of smoothing tec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,8 @@ MOST_TOKENS = 5_000_000
 class Predicted:
     """Tokens that carry a loss, each with the tokens before it in its own segment."""
 
-    tokens: np.ndarray  # (N,) int64
-    before: np.ndarray  # (N, H) int64: the last token, the one before it, ...; `vocab` where the segment had not begun
+    tokens: np.ndarray  # (N,) int32
+    before: np.ndarray  # (N, H) int32: the last token, the one before it, ...; `vocab` where the segment had not begun
 
     @staticmethod
     def of(rows: PackedRows, history: int, vocab: int, most: int = MOST_TOKENS) -> Predicted:
@@ -45,47 +45,66 @@ class Predicted:
             wanted = places[(row.loss_mask > 0) & (places > starts)]
             offsets = wanted[:, None] - 1 - np.arange(history)  # (n, H)
             inside = offsets >= starts[wanted, None]
-            tokens.append(row.input_ids[wanted].astype(np.int64))
-            before.append(np.where(inside, row.input_ids[np.maximum(offsets, 0)], vocab).astype(np.int64))
+            tokens.append(row.input_ids[wanted].astype(np.int32))
+            before.append(np.where(inside, row.input_ids[np.maximum(offsets, 0)], vocab).astype(np.int32))
             found += len(wanted)
         if not tokens:
-            return Predicted(np.empty(0, np.int64), np.empty((0, history), np.int64))
+            return Predicted(np.empty(0, np.int32), np.empty((0, history), np.int32))
         return Predicted(np.concatenate(tokens)[:most], np.concatenate(before)[:most])
 
 
-class KneserNey:
-    """An interpolated Kneser-Ney model of one order."""
+def kneser_ney(train: Predicted, text: Predicted, orders: Collection[int], vocab: int) -> dict[int, np.ndarray]:
+    """Return the probability of every predicted token of a text, (N,), under the model of each order.
 
-    def __init__(self, train: Predicted, order: int, vocab: int) -> None:
-        """Count.
+    Orders are walked upwards, so that of each length of n-grams only one table is held at a time.
 
-        Args:
-            train: with at least `order - 1` tokens of history.
-            order: 1 = how often a token occurs, 3 = two tokens of history.
-            vocab: number of tokens.
-        """
-        self._order, self._vocab = order, vocab
-        self._history = _Index(train.before[:, : order - 1], vocab)
-        histories = self._history.ids(train.before[:, : order - 1])  # (order, N): of 0, 1, ... order - 1 tokens
-        self._levels: list[_Level] = []
-        for level in range(order):
-            grams = histories[level] * vocab + train.tokens
-            if level < order - 1:  # a longer n-gram counts once for the shorter one that it ends in
-                longer = histories[level + 1] * vocab + train.tokens
-                grams = grams[np.unique(longer, return_index=True)[1]]
-            self._levels.append(_Level.count(grams, vocab, int(histories[level].max(initial=0)) + 1))
+    Args:
+        train: what is counted, with at least `max(orders) - 1` tokens of history.
+        text: what is predicted, as much history.
+        orders: 1 = how often a token occurs, 3 = two tokens of history.
+        vocab: number of tokens.
+    """
+    size = vocab + 1  # one more for "not begun"
+    ids, asked = np.zeros(len(train.tokens), np.int32), np.zeros(len(text.tokens), np.int64)  # numbers of the histories
+    histories = 1
+    lower = np.full(len(text.tokens), 1.0 / vocab)
+    found: dict[int, np.ndarray] = {}
+    for order in range(1, max(orders) + 1):
+        shorter = ids, asked, histories
+        if order > 1:  # a history grows toward the past
+            keys, ids = _number(ids.astype(np.int64) * size + train.before[:, order - 2])
+            histories = len(keys)
+            asked = _look_up(keys, np.where(asked >= 0, asked * size + text.before[:, order - 2], -1))
+        grams, first, counts = np.unique(
+            ids.astype(np.int64) * vocab + train.tokens, return_index=True, return_counts=True
+        )
+        if order > 1:  # a longer n-gram counts once for the shorter one that it ends in
+            ended = np.unique(shorter[0][first].astype(np.int64) * vocab + train.tokens[first], return_counts=True)
+            lower = _Level.count(*ended, vocab, shorter[2]).interpolate(shorter[1], text.tokens, vocab, lower)
+        if order in orders:
+            found[order] = _Level.count(grams, counts, vocab, histories).interpolate(asked, text.tokens, vocab, lower)
+    return found
 
-    def probabilities(self, text: Predicted) -> np.ndarray:
-        """Return the probability of every predicted token, (N,)."""
-        histories = self._history.ids(text.before[:, : self._order - 1])
-        found = np.full(len(text.tokens), 1.0 / self._vocab)
-        for level, history in zip(self._levels, histories, strict=True):
-            found = level.interpolate(history, text.tokens, self._vocab, found)
-        return found
+
+def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different values, sorted, and each one's place among them."""
+    keys, places = np.unique(values, return_inverse=True)
+    return keys, places.astype(np.int32)
+
+
+def _look_up(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the place of each value among the sorted keys, -1 where it is not there."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    places: np.ndarray = np.where(keys[at] == wanted, at, -1)
+    return places
 
 
 @dataclass(frozen=True)
 class _Level:
+    """N-grams of one length."""
+
     grams: np.ndarray  # sorted history * vocab + token
     counts: np.ndarray
     totals: np.ndarray  # by history
@@ -93,8 +112,8 @@ class _Level:
     discount: float
 
     @staticmethod
-    def count(grams: np.ndarray, vocab: int, histories: int) -> _Level:
-        unique, counts = np.unique(grams, return_counts=True)
+    def count(unique: np.ndarray, counts: np.ndarray, vocab: int, histories: int) -> _Level:
+        """Return the level of different n-grams and their counts."""
         owner = unique // vocab
         once, twice = int((counts == 1).sum()), int((counts == 2).sum())
         return _Level(
@@ -119,27 +138,6 @@ class _Level:
         return np.where(totals > 0, own + share * lower, lower)
 
 
-class _Index:
-    """Numbers for the histories of each length that training has; a history grows toward the past."""
-
-    def __init__(self, before: np.ndarray, vocab: int) -> None:
-        self._size = vocab + 1  # one more for "not begun"
-        self._keys: list[np.ndarray] = []
-        current = np.zeros(len(before), np.int64)
-        for column in before.T:
-            keys, current = np.unique(current * self._size + column, return_inverse=True)
-            self._keys.append(keys)
-
-    def ids(self, before: np.ndarray) -> list[np.ndarray]:
-        """Return the number of each row's history of 0, 1, ... tokens, -1 where training has none such."""
-        found = [np.zeros(len(before), np.int64)]
-        for keys, column in zip(self._keys, before.T, strict=True):
-            wanted = np.where(found[-1] >= 0, found[-1] * self._size + column, -1)
-            at = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
-            found.append(np.where(keys[at] == wanted, at, -1) if len(keys) else np.full(len(before), -1))
-        return found
-
-
 def ngram_bits_per_byte(
     train: PackedRows, heldout: PackedRows, token_bytes: np.ndarray, orders: Sequence[int] = (1, 3, 5)
 ) -> dict[int, float]:
@@ -157,8 +155,6 @@ def ngram_bits_per_byte(
     if not sizes.sum():
         return {}
     return {
-        order: float(-np.log(KneserNey(known, order, vocab).probabilities(asked)[sizes > 0]).sum())
-        / math.log(2)
-        / float(sizes.sum())
-        for order in orders
+        order: float(-np.log(probabilities[sizes > 0]).sum()) / math.log(2) / float(sizes.sum())
+        for order, probabilities in kneser_ney(known, asked, orders, vocab).items()
     }

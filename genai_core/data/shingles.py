@@ -77,6 +77,13 @@ def contains(seen: Hashes, found: Hashes) -> NDArray[np.bool_]:
     return np.equal(seen[places], found)
 
 
+def mark(wanted: Hashes, seen: NDArray[np.bool_], found: Hashes) -> None:
+    """Set `seen` to True at those of the sorted array `wanted` that are among `found`."""
+    if len(wanted):
+        places = np.minimum(np.searchsorted(wanted, found), len(wanted) - 1)
+        seen[places[wanted[places] == found]] = True
+
+
 def body(document: Document) -> str:
     """Return what a document says without the line that names it.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from genai_core.config.data import SplitConfig
 from genai_core.data.documents import Document
-from genai_core.data.shingles import Hashes, WordHasher, body, contains
+from genai_core.data.shingles import Hashes, WordHasher, body, mark
 from genai_core.errors import DataError
 
 SIDES = ("train", "heldout", "sealed")
@@ -77,11 +77,15 @@ def find_leaks(train: Sequence[Document], held: Sequence[Document], threshold: f
     the same one.
     """
     hasher = WordHasher()
-    seen = np.unique(np.concatenate([np.empty(0, np.uint64), *(_shingles(hasher, document) for document in train)]))
+    shingles = [np.unique(_shingles(hasher, document)) for document in held]
+    # training is walked past what is held: sorting all of its n-grams takes more than its length, and its memory
+    wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *shingles]))
+    seen = np.zeros(len(wanted), np.bool_)
+    for document in train:
+        mark(wanted, seen, _shingles(hasher, document))
     leaks = {}
-    for index, document in enumerate(held):
-        shingles = np.unique(_shingles(hasher, document))
-        share = float(contains(seen, shingles).mean()) if len(shingles) else 0.0
+    for index, own in enumerate(shingles):
+        share = float(seen[np.searchsorted(wanted, own)].mean()) if len(own) else 0.0
         if share >= threshold:
             leaks[index] = round(share, 6)
     return leaks
