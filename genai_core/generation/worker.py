@@ -13,6 +13,7 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.generation.engine import GenerationEngine
 from genai_core.generation.scoring import score
 from genai_core.generation.types import Request
+from genai_core.models.freed_memory import keep_freed_memory, return_freed_memory
 from genai_core.models.load import load_model
 
 _loaded: dict[tuple[str, int], tuple[Any, Any]] = {}
@@ -47,6 +48,7 @@ def forget() -> None:
     """Drop the model; the next shard loads it again."""
     _loaded.clear()
     gc.collect()
+    return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -55,6 +57,7 @@ def _load(arguments: dict[str, Any]) -> tuple[Any, Any]:
     """Return the model (float32, eval, on the GPU where there is one) and tokenizer of a folder, kept until another comes."""
     if arguments.get("threads"):
         torch.set_num_threads(arguments["threads"])
+    keep_freed_memory()
     path = Path(arguments["model"])
     key = (str(path), max((file.stat().st_mtime_ns for file in path.glob("*")), default=0))
     if key not in _loaded:

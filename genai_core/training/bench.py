@@ -8,8 +8,9 @@
     sft              TRL's SFTTrainer with packing (where trl is installed)
     sft-padded       TRL's SFTTrainer without
 
-A rate is useful tokens (no padding) a second, the median over the steps behind the first three, then over rounds. The
-loss of the last steps stands beside it: a faster step that learns less is no faster. Needs torch and transformers only.
+Every turn is a process of its own. A rate is useful tokens (no padding) a second, the median over the steps behind the first
+three, then over rounds. The loss of the last steps stands beside it: a faster step that learns less is no faster. Needs torch
+and transformers only.
 
 MFU = (6 N + 12 L D T) tokens/s / F,  N weights without the input embeddings, L layers, D width, T row length, F the rate
 of one large bfloat16 matrix product, measured here (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
@@ -18,13 +19,13 @@ of one large bfloat16 matrix product, measured here (Chowdhery et al. 2022, arXi
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,7 @@ import torch
 
 from genai_core.config.training import AdamW, TrainingConfig, Wsd
 from genai_core.data.packing import PackedRows, pack_documents
+from genai_core.models.freed_memory import keep_freed_memory
 from genai_core.models.fused import choose_kernels
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.bench_peers import (
@@ -169,30 +171,54 @@ def flops_per_token(size: Size, model: Any) -> float:
     return float(6 * weights + 12 * size.layers * size.width * size.row_tokens)
 
 
-def measure_size(name: str, contenders: Sequence[str], rounds: int, steps: int, device: torch.device) -> dict[str, Any]:
-    """Return one size's figures: for every contender its rate in each round, the median, the loss, the MFU."""
-    size = SIZES[name]
-    precision: Precision = "bfloat16" if has_bfloat16(device) else "float32"
+def take_turn(name: str, contender: str, steps: int, threads: int) -> Turn:
+    """Train with one contender from the same start; in a process of its own, so that none has what another set there."""
+    if threads:
+        torch.set_num_threads(threads)
+    size, device = SIZES[name], find_device()
+    precision = find_precision(device)
     documents = make_documents(size, size.step_tokens * (steps + 2))
     rows = pack_documents(documents, size.row_tokens, 0)
-    start = make_model(size, torch.device("cpu"))
-    runs: dict[str, Callable[[Any], Turn]] = {
-        "ours": lambda model: run_ours(size, model, rows, steps, precision),
-        "trainer": lambda model: run_trainer(size, model, rows, steps, precision),
-        "trainer-padded": lambda model: run_trainer_padded(size, model, documents, steps, precision),
-        "sft": lambda model: run_sft(size, model, documents, steps, precision, packing=True),
-        "sft-padded": lambda model: run_sft(size, model, documents, steps, precision, packing=False),
-    }
+    model = make_model(size, device)
+    match contender:
+        case "ours":
+            keep_freed_memory()  # as the training worker does
+            return run_ours(size, model, rows, steps, precision)
+        case "trainer":
+            return run_trainer(size, model, rows, steps, precision)
+        case "trainer-padded":
+            return run_trainer_padded(size, model, documents, steps, precision)
+        case "sft" | "sft-padded":
+            return run_sft(size, model, documents, steps, precision, packing=contender == "sft")
+        case _:
+            raise ValueError(f"no contender {contender!r}; there are {', '.join(CONTENDERS)}")
+
+
+def find_device() -> torch.device:
+    """Return the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_precision(device: torch.device) -> Precision:
+    """Return what products are made in."""
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def measure_size(name: str, contenders: Sequence[str], rounds: int, steps: int, threads: int) -> dict[str, Any]:
+    """Return one size's figures: for every contender its rate in each round, the median, the loss, the MFU."""
+    size, device = SIZES[name], find_device()
     turns: dict[str, list[Turn]] = {contender: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
-            turn = runs[contender](copy.deepcopy(start).to(device))
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                turn = pool.apply(take_turn, (name, contender, steps, threads))
             turns[contender].append(turn)
             print(
                 f"  {name} round {number + 1} {contender}: {turn.rate():,.0f} tokens/s, loss {turn.loss:.3f}",
                 flush=True,
             )
     peak = measure_peak(device)
+    start = make_model(size, torch.device("cpu"))
     work = flops_per_token(size, start)
     figures = {}
     for contender, found in turns.items():
@@ -208,7 +234,7 @@ def measure_size(name: str, contenders: Sequence[str], rounds: int, steps: int, 
     return {
         "size": asdict(size),
         "parameters": sum(parameter.numel() for parameter in start.parameters()),
-        "precision": precision,
+        "precision": find_precision(device),
         "peak_gflops": round(peak / 1e9, 1),
         "contenders": figures,
     }
@@ -269,11 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     contenders = [one for one in given.contenders if not one.startswith("sft") or find_spec("trl")]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = {name: measure_size(name, contenders, given.rounds, given.steps, device) for name in given.sizes}
+    found = {name: measure_size(name, contenders, given.rounds, given.steps, given.threads) for name in given.sizes}
     print(table(found))
     if given.json:
-        where = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads()}
+        where = {"torch": torch.__version__, "device": find_device().type, "threads": torch.get_num_threads()}
         given.json.write_text(json.dumps({"where": where, "sizes": found}, indent=1, sort_keys=True) + "\n")
     if given.against:
         baseline = json.loads(given.against.read_text(encoding="utf-8"))["sizes"]

@@ -27,6 +27,7 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
+from genai_core.models.freed_memory import keep_freed_memory, return_freed_memory
 from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
@@ -78,6 +79,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     given = WorkerArguments.model_validate(arguments)
     _be_quiet()
     torch.set_num_threads(given.threads)
+    keep_freed_memory()
     group = join_group()
     keeper = _open_keeper(given)
     log = Journal(Path(given.journal)) if group.leads else None
@@ -86,6 +88,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     finally:
         if log is not None:
             log.close()
+        return_freed_memory()
 
 
 def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, started: float) -> None:
