@@ -25,7 +25,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -194,6 +194,12 @@ def take_turn(name: str, contender: str, steps: int, threads: int) -> Turn:
             raise ValueError(f"no contender {contender!r}; there are {', '.join(CONTENDERS)}")
 
 
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
 def find_device() -> torch.device:
     """Return the GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -210,8 +216,7 @@ def measure_size(name: str, contenders: Sequence[str], rounds: int, steps: int, 
     turns: dict[str, list[Turn]] = {contender: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                turn = pool.apply(take_turn, (name, contender, steps, threads))
+            turn = in_own_process(take_turn, name, contender, steps, threads)
             turns[contender].append(turn)
             print(
                 f"  {name} round {number + 1} {contender}: {turn.rate():,.0f} tokens/s, loss {turn.loss:.3f}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-import torch
 
 from genai_core.training import bench, bench_peers
 
@@ -15,13 +16,19 @@ def test_ours_and_trainer_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bench, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(bench, "RATE", 1e-2)
     monkeypatch.setattr(bench_peers, "RATE", 1e-2)
-    found = bench.measure_size("tiny", ["ours", "trainer", "trainer-padded"], 1, 8, torch.device("cpu"))
+    monkeypatch.setattr(
+        bench, "in_own_process", lambda function, *arguments: function(*arguments)
+    )  # what is patched here
+    monkeypatch.setattr(bench, "keep_freed_memory", lambda: None)
+    found = bench.measure_size("tiny", ["ours", "trainer", "trainer-padded"], 1, 8, 0)
     ours, trainer, padded = found["contenders"].values()
     assert ours["loss"] == pytest.approx(trainer["loss"], abs=2e-4)
     assert ours["loss"] < 4.45, "it learns: log(97) is 4.57"
     assert padded["loss"] == pytest.approx(ours["loss"], abs=0.2)
     assert ours["ours_over_it"] == 1.0
     assert bench.table({"tiny": found}).count("\n") == 4
+    monkeypatch.undo()
+    assert bench.in_own_process(os.getpid) != os.getpid()
 
 
 def test_a_ratio_that_has_fallen_is_named_and_noise_is_not() -> None:
