@@ -13,8 +13,8 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.generation.engine import GenerationEngine
 from genai_core.generation.scoring import score
 from genai_core.generation.types import Request
-from genai_core.models.freed_memory import keep_freed_memory, return_freed_memory
 from genai_core.models.load import load_model
+from genai_core.models.process_memory import keep_freed_memory, return_freed_memory
 
 _loaded: dict[tuple[str, int], tuple[Any, Any]] = {}
 """At most one model: (path, time of its newest file) -> (model, tokenizer)."""
@@ -57,10 +57,10 @@ def _load(arguments: dict[str, Any]) -> tuple[Any, Any]:
     """Return the model (float32, eval, on the GPU where there is one) and tokenizer of a folder, kept until another comes."""
     if arguments.get("threads"):
         torch.set_num_threads(arguments["threads"])
-    keep_freed_memory()
     path = Path(arguments["model"])
     key = (str(path), max((file.stat().st_mtime_ns for file in path.glob("*")), default=0))
     if key not in _loaded:
+        keep_freed_memory()
         _loaded.clear()  # first, so that two models are never in memory at once
         device = "cuda" if torch.cuda.is_available() else "cpu"
         _loaded[key] = (load_model(path, dtype=torch.float32).to(device).eval(), load_tokenizer(path))

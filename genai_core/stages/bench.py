@@ -13,9 +13,7 @@ import cProfile
 import json
 import multiprocessing
 import pstats
-import resource
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from genai_core.config.data import AugmentationConfig, QuotePairs, TextSource, T
 from genai_core.config.stages import AugmentStage
 from genai_core.data.resolve import resolve_source
 from genai_core.launch.inline import InlineWorkers
+from genai_core.models.process_memory import peak_bytes
 from genai_core.stages.augment import augment
 from genai_core.stages.contract import StageContext, StageJob
 from genai_core.storage.artifact import ArtifactKind
@@ -71,7 +70,7 @@ def prepare(folder: Path, vocab_size: int, profiled: bool) -> dict[str, Any]:
             workers=InlineWorkers(workspace, journal, lambda: None),
             check=lambda: None,
         )
-        held = _peak_bytes()
+        held = peak_bytes()
         profile = cProfile.Profile()
         if profiled:
             profile.enable()
@@ -82,7 +81,7 @@ def prepare(folder: Path, vocab_size: int, profiled: bool) -> dict[str, Any]:
         "bytes": stats["bytes_read"],
         "documents": stats["documents_read"],
         "seconds": result.told["step_seconds"],
-        "memory": _peak_bytes() - held,
+        "memory": peak_bytes() - held,
         "profile": _own_seconds(profile) if profiled else [],
     }
 
@@ -148,11 +147,6 @@ def table(found: Mapping[str, Any]) -> str:
 def _in_own_process(folder: Path, vocab_size: int, profiled: bool) -> dict[str, Any]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(prepare, (folder, vocab_size, profiled))
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _own_seconds(profile: cProfile.Profile) -> list[dict[str, Any]]:

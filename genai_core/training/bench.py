@@ -36,8 +36,8 @@ import torch
 
 from genai_core.config.training import AdamW, TrainingConfig, Wsd
 from genai_core.data.packing import PackedRows, pack_documents
-from genai_core.models.freed_memory import keep_freed_memory
 from genai_core.models.fused import choose_kernels
+from genai_core.models.process_memory import keep_freed_memory
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.bench_peers import (
     RATE,

@@ -7,10 +7,8 @@ and its unfinished state lies in the stage's workspace, so calling it again afte
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,10 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
-from genai_core.models.freed_memory import keep_freed_memory, return_freed_memory
 from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
+from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
 from genai_core.objectives.registry import build_objectives
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
@@ -75,7 +73,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         TrainingDivergedError: bad steps beyond the budgets.
     """
     started = time.monotonic()
-    _forget_peak()
+    forget_peak()
     given = WorkerArguments.model_validate(arguments)
     _be_quiet()
     torch.set_num_threads(given.threads)
@@ -194,7 +192,7 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
 def _tell(figures: RunFigures, plan: Plan, rows: PackedRows, setup_seconds: float) -> dict[str, Any]:
     """Return the figures of this very attempt."""
     rate = figures.attempt_tokens / figures.attempt_seconds if figures.attempt_seconds else 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kilobytes
+    peak = peak_bytes()
     return {
         "tokens_per_second": round(rate, 1),
         "useful_tokens_per_second": round(rate * rows.efficiency(), 1),
@@ -209,12 +207,6 @@ def _tell(figures: RunFigures, plan: Plan, rows: PackedRows, setup_seconds: floa
             "world_size": plan.world_size,
         },
     }
-
-
-def _forget_peak() -> None:
-    """Let the kernel count this process's peak memory from now on: it may have trained something else before."""
-    with suppress(OSError):  # no such file, or not writable in a container: the peak is then of all of it
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _open_keeper(given: WorkerArguments) -> Keeper:

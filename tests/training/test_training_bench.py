@@ -16,9 +16,8 @@ def test_ours_and_trainer_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bench, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(bench, "RATE", 1e-2)
     monkeypatch.setattr(bench_peers, "RATE", 1e-2)
-    monkeypatch.setattr(
-        bench, "in_own_process", lambda function, *arguments: function(*arguments)
-    )  # what is patched here
+    # another process would not have what is patched here
+    monkeypatch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(bench, "keep_freed_memory", lambda: None)
     found = bench.measure_size("tiny", ["ours", "trainer", "trainer-padded"], 1, 8, 0)
     ours, trainer, padded = found["contenders"].values()

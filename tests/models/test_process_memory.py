@@ -10,7 +10,7 @@ import pytest
 BLOCKS = """
 import resource, sys
 import torch
-from genai_core.models.freed_memory import keep_freed_memory, return_freed_memory
+from genai_core.models.process_memory import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1])
