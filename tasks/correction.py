@@ -19,6 +19,7 @@ def sample_corrections(model: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) 
     config = SampleCorrectionsStage(
         prompts=correction.prompts,
         samples_per_prompt=correction.samples_per_prompt,
+        invented_names=correction.invented_names,
         sampling=correction.sampling,
         seed=correction.seed,
     )

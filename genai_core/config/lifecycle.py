@@ -95,6 +95,10 @@ class CorrectionConfig(Config):
     samples_per_prompt: PositiveInt = Field(
         default=4, description="Answers sampled for each request; the verified ones are learned from."
     )
+    invented_names: bool = Field(
+        default=True,
+        description="Ask for calls of the documents' objects under invented names: what is known by heart is no help.",
+    )
     sampling: SamplingConfig = Field(
         default=SamplingConfig(temperature=0.8, max_new_tokens=48), description="How they are sampled."
     )

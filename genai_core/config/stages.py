@@ -76,6 +76,7 @@ class SampleCorrectionsStage(Config):
 
     prompts: PositiveInt
     samples_per_prompt: PositiveInt
+    invented_names: bool
     sampling: SamplingConfig
     seed: NonNegativeInt
 

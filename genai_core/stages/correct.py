@@ -25,7 +25,7 @@ from genai_core.feedback.verify import Verifier, is_open_book, open_verifier, re
 from genai_core.generation.driver import drive
 from genai_core.generation.prompts import open_ruler
 from genai_core.generation.types import Completion, Request
-from genai_core.recursion.synthesis.requests import write_requests
+from genai_core.recursion.synthesis.requests import invent_requests, write_requests
 from genai_core.recursion.synthesis.selection import find_leaking, measured_pairs
 from genai_core.stages.contract import StageContext, StageResult
 
@@ -39,14 +39,20 @@ SHOWN = 20
 def sample_corrections(config: SampleCorrectionsStage, context: StageContext) -> StageResult:
     """Sample answers to new requests about real training documents with `model`, keep the verified ones to learn from.
 
-    To the training prompts themselves it has learned the answers: there is little left to correct. The verifier reads
-    prompts only. No verified answer is a result too: 0 pairs are published.
+    To the training prompts themselves it has learned the answers: there is little left to correct. To another request
+    about an object that it knows, it gives a name that it remembers; so the objects have invented names, if the config
+    says so. The verifier reads prompts only. No verified answer is a result too: 0 pairs are published.
     """
     corpus = context.inputs["corpus"]
     objects = read_objects(corpus)
-    verifier = Verifier(objects)
     known = [pair for pair in read_pairs(corpus / "pairs" / "train.parquet") if is_open_book(pair)]
-    wanted = write_requests(choose(known, _pair_id, config.prompts, config.seed), 1, 0, objects or {}, config.seed)
+    pool = choose(known, _pair_id, config.prompts, config.seed)
+    if config.invented_names and objects is not None:
+        wanted, invented = invent_requests(pool, objects, config.seed)
+        objects |= invented
+    else:
+        wanted = write_requests(pool, 1, 0, objects or {}, config.seed)
+    verifier = Verifier(objects)
     fits = open_ruler(context.inputs["model"])
     pairs = [pair for pair in wanted if fits(_request(pair))]
     sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + config.seed})

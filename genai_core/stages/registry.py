@@ -51,7 +51,7 @@ STAGES = {
         Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
         Stage("synthesize", 2, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
         Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
-        Stage("sample-corrections", 2, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
+        Stage("sample-corrections", 3, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 2, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
         Stage("evaluate", 3, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
         Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),

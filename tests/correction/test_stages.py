@@ -29,7 +29,7 @@ from genai_core.tracking.journal import Journal
 
 WORDS = ("red", "blue", "old", "new", "tall", "small", "dogs", "cats", "birds", "run", "sleep", "sing", "here", "there")
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=16)
-SAMPLE = SampleCorrectionsStage(prompts=12, samples_per_prompt=4, sampling=SAMPLING, seed=3)
+SAMPLE = SampleCorrectionsStage(prompts=12, samples_per_prompt=4, invented_names=True, sampling=SAMPLING, seed=3)
 MEASURE = MeasureCorrectionStage(
     best_of=4,
     measure_prompts=12,

@@ -185,7 +185,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     )
     house.run(
         "sample-corrections",
-        SampleCorrectionsStage(prompts=6, samples_per_prompt=2, sampling=SAMPLING, seed=0),
+        SampleCorrectionsStage(prompts=6, samples_per_prompt=2, invented_names=True, sampling=SAMPLING, seed=0),
         model=tuned,
         corpus=corpus,
     )

@@ -2,19 +2,26 @@
 
 A model answers the pairs it was trained on as it learned them, and learns nothing from that. So each sample is asked
 something that its document allows and no pair need ask: other values for the same function, another sentence of the same
-passage. What it asks rests on the prompt, never on the pair's answer. The documents come from a fixed pool of real pairs, never from synthetic ones, and only from tasks whose prompts
-hold what decides the answer (`is_open_book`).
+passage; or the same of an object that has an invented name, which no memory helps with. What it asks rests on the
+prompt, never on the pair's answer. The documents come from a fixed pool of real pairs, never from synthetic ones, and
+only from tasks whose prompts hold what decides the answer (`is_open_book`).
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from genai_core.augmentation.call_prompts import REQUESTS as CALL_REQUESTS
-from genai_core.augmentation.call_prompts import asked_arguments, documented_signatures, write_call_prompt
+from genai_core.augmentation.call_prompts import (
+    asked_arguments,
+    documented_names,
+    documented_signatures,
+    write_call_prompt,
+)
 from genai_core.augmentation.pydocs_pairs import ANSWER_CHARS, draw_arguments, read_parameters, write_call
 from genai_core.augmentation.quote_pairs import REQUESTS as QUOTE_REQUESTS
 from genai_core.augmentation.quote_pairs import read_beginning, read_passage, unique_beginning
@@ -22,6 +29,7 @@ from genai_core.augmentation.sentences import split_sentences
 from genai_core.data.documents import Pair
 from genai_core.feedback.verifiers.python_call import resolve_name
 from genai_core.feedback.verify import is_open_book
+from genai_core.recursion.synthesis.invented_names import InventedNames
 
 _DRAWS = 8  # a draw can be too long, or what the pair asks already
 
@@ -49,6 +57,46 @@ def write_requests(
             check = {**pair.check, "gold": answer}
             asked.append(replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check=check))
     return asked
+
+
+def invent_requests(pool: Sequence[Pair], objects: Mapping[str, Any], seed: int) -> tuple[list[Pair], dict[str, Any]]:
+    """Return a request for every pair of the pool about its object under an invented name, and those names' signatures.
+
+    Only calls have a name; what has none, or could not be renamed, is asked as `write_requests` asks it.
+    """
+    names = InventedNames((name for pair in pool for name in documented_names(pair.prompt)), objects)
+    asked: list[Pair] = []
+    invented: dict[str, Any] = {}
+    for pair in pool:
+        row_id = f"{pair.pair_id}/invented"
+        rng = random.Random(f"{seed}/request/{row_id}")
+        renamed = _rename(pair, objects, names, rng)
+        found = renamed and _another_call(renamed[0], renamed[1], rng)
+        if renamed and found:
+            invented |= renamed[1]
+            prompt, answer = found
+            asked.append(
+                replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check={**pair.check, "gold": answer})
+            )
+        else:
+            asked += write_requests([pair], 1, 0, objects, seed)
+    return asked, invented
+
+
+def _rename(
+    pair: Pair, objects: Mapping[str, Any], names: InventedNames, rng: random.Random
+) -> tuple[Pair, dict[str, Any]] | None:
+    """Return the pair with an invented name for its only documented object, in its documentation too, and the signature."""
+    documented = documented_names(pair.prompt) if pair.task == "call" else []
+    known = resolve_name(documented[0], objects) if len(documented) == 1 else None
+    name = names.draw(documented[0], rng) if known else None
+    if known is None or name is None:
+        return None
+    head, gap, request = pair.prompt.rpartition("\n\n")
+    signature, line, documentation = head.removeprefix(documented[0]).partition("\n")
+    own, new = documented[0].rpartition(".")[2], name.rpartition(".")[2]
+    documentation = re.sub(rf"\b{re.escape(own)}\b", new, documentation.replace(documented[0], name))
+    return replace(pair, prompt=name + signature + line + documentation + gap + request), {name: objects[known]}
 
 
 def _another_call(pair: Pair, objects: Mapping[str, Any], rng: random.Random) -> tuple[str, str] | None:
