@@ -268,6 +268,9 @@ class TrainTokenizer(Config):
     vocab_size: PositiveInt = Field(
         default=4096, ge=300, description="Entries, at least 300: 256 bytes, special tokens, and some words."
     )
+    mask_token: Annotated[bool, LeftOutWhile(False)] = Field(
+        default=False, description="Have a mask token, which masked and diffusion objectives need."
+    )
 
 
 class BaseTokenizer(Config):

@@ -11,7 +11,7 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
-from genai_core.config.training import AdamW, TrainingConfig
+from genai_core.config.training import AdamW, MaskedDiffusion, MaskedLm, TrainingConfig
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -74,6 +74,19 @@ class Recipe(Config):
                 f"data.tokenizer.kind='train' would not match the vocabulary of base.kind={self.base.kind!r}. "
                 "Use data.tokenizer.kind='base'."
             )
+        for place, training in self._trainings().items():
+            objective = training.objective
+            hides = getattr(objective, "mask_token", None) == ""  # with the tokenizer's own mask
+            if hides and isinstance(self.data.tokenizer, TrainTokenizer) and not self.data.tokenizer.mask_token:
+                raise ValueError(
+                    f"{place}.objective.kind={objective.kind!r} hides tokens, but the tokenizer has no mask token. "
+                    "Set data.tokenizer.mask_token=true."
+                )
+            if place != "pretraining" and isinstance(objective, (MaskedLm, MaskedDiffusion)):
+                raise ValueError(
+                    f"{place}.objective.kind={objective.kind!r} does not learn to write from left to right, as the stages "
+                    "after it ask. Use it in pretraining, or kind='hybrid_lm'."
+                )
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
@@ -81,11 +94,7 @@ class Recipe(Config):
             )
         if self.repeat_share >= 1.0:
             raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
-        for place, training in (
-            ("finetuning", self.finetuning),
-            ("recursion.training", self.recursion.training),
-            ("correction.training", self.correction.training),
-        ):
+        for place, training in self._trainings().items():
             if self.replay_share and training.seq_len != self.data.seq_len:
                 raise ValueError(
                     f"{place}.seq_len={training.seq_len} differs from data.seq_len={self.data.seq_len}, but rows of both are "
@@ -96,9 +105,7 @@ class Recipe(Config):
         if isinstance(self.base, ScratchBase):
             for place, seq_len in (
                 ("data", self.data.seq_len),
-                ("finetuning", self.finetuning.seq_len),
-                ("recursion.training", self.recursion.training.seq_len),
-                ("correction.training", self.correction.training.seq_len),
+                *((place, training.seq_len) for place, training in self._trainings().items()),
             ):
                 if seq_len > self.base.max_seq_len:
                     raise ValueError(
@@ -113,5 +120,12 @@ class Recipe(Config):
 
     def longest_sequence(self) -> int:
         """Return the longest sequence that any stage trains on, in tokens."""
-        trainings = (self.pretraining, self.finetuning, self.recursion.training, self.correction.training)
-        return max(self.data.seq_len, *(training.seq_len for training in trainings))
+        return max(self.data.seq_len, *(training.seq_len for training in self._trainings().values()))
+
+    def _trainings(self) -> dict[str, TrainingConfig]:
+        return {
+            "pretraining": self.pretraining,
+            "finetuning": self.finetuning,
+            "recursion.training": self.recursion.training,
+            "correction.training": self.correction.training,
+        }

@@ -34,7 +34,7 @@ Three rules:
   computed again. Places (`path`) do not count, their content does; nothing of `compute` counts.
 """
 
-TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 
 
 class _Places:
@@ -52,7 +52,8 @@ class _Places:
             for name in names_of(field):
                 known = self.defaults.setdefault(name, {})
                 if not known:
-                    self._visit(self.definitions[name], where)
+                    kind = self.definitions[name]["properties"].get("kind", {}).get("const")
+                    self._visit(self.definitions[name], f"{where}[{kind}]" if kind else where)
                 known[where] = field.get("default")
 
 
@@ -97,6 +98,10 @@ def _sections(place: str, field: Schema, places: _Places, level: int) -> Iterato
             kind = group["properties"]["kind"]["const"]
             parts.append(f"**`kind: {kind}`** - {_one_line(group['description'])}\n\n{_table(group, place, places)}")
         yield "\n".join(parts)
+        for name in names:
+            for key, inner in places.definitions[name]["properties"].items():
+                if names_of(inner) and not _shared_name(inner, places):
+                    yield from _sections(f"{place}.{key}", inner, places, level + 1)
         return
     group = places.definitions[names[0]]
     yield f"{title}{_one_line(group['description'])}\n\n{_table(group, place, places)}"

@@ -14,6 +14,7 @@ from genai_core.config.base import (
     PositiveFloat,
     PositiveInt,
 )
+from genai_core.config.masking import Masking, SpanUnit
 from genai_core.config.model import FullTuning, Tuning
 
 
@@ -33,7 +34,55 @@ class JointContrastive(Config):
     temperature: PositiveFloat = Field(default=0.05, description="Similarities are divided by it.")
 
 
-Objective = Annotated[CausalLm | JointContrastive, Field(discriminator="kind")]
+Reads = Literal["own", "previous"]
+
+
+class MaskedLm(Config):
+    """Hidden tokens are found again from both sides (BERT, RoBERTa; 'previous': GPT-BERT's and LLM2Vec's MNTP)."""
+
+    kind: Literal["masked_lm"] = "masked_lm"
+    masking: Masking = Field(default=Masking(), description="Which tokens are hidden.")
+    reads: Reads = Field(
+        default="own",
+        description="Where a hidden token is predicted: at its 'own' place, or at the 'previous' one as a causal model does.",
+    )
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
+    )
+
+
+class HybridLm(Config):
+    """Masked next-token prediction on some rows, causal prediction on the others, with one head (GPT-BERT)."""
+
+    kind: Literal["hybrid_lm"] = "hybrid_lm"
+    masked_share: Fraction = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the rows that are masked, and the weight of their mean loss; the others' is 1 less it.",
+    )
+    masking: Masking = Field(
+        default=Masking(rate=0.3, final_rate=0.15, unit=SpanUnit()), description="Which tokens are hidden."
+    )
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
+    )
+
+
+class MaskedDiffusion(Config):
+    """Absorbing-state diffusion: masked language modelling at all rates, a bound on the likelihood (MDLM, LLaDA)."""
+
+    kind: Literal["masked_diffusion"] = "masked_diffusion"
+    reads: Reads = Field(
+        default="own",
+        description="Where a masked token is predicted; 'previous' to start from a causal checkpoint (DiffuLLaMA, Dream).",
+    )
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
+    )
+
+
+Objective = Annotated[CausalLm | MaskedLm | HybridLm | MaskedDiffusion | JointContrastive, Field(discriminator="kind")]
 
 
 class AdamW(Config):

@@ -6,11 +6,16 @@ Rows are visited in epochs, each its own permutation drawn from (seed, epoch). S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from genai_core.errors import DataError
+
+_NOISE = 0x6E6F  # tells the noise's streams from those of the order
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many there are
 
 
 def rows_for_step(seed: int, step: int, rows_per_step: int, n_rows: int) -> np.ndarray:
@@ -35,6 +40,42 @@ def rows_for_step(seed: int, step: int, rows_per_step: int, n_rows: int) -> np.n
         parts.append(permute_epoch(seed, epoch, n_rows)[offset : offset + count])
         first += count
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowNoise:
+    """The randomness of rows that are visited: what an objective draws for a row, it draws from these."""
+
+    noise: np.ndarray
+    """(R,) int64, not negative: a seed for each visit."""
+
+    place: np.ndarray
+    """(R,) float64 in [0, 1): one in each of R cells of equal width."""
+
+    def __getitem__(self, rows: slice) -> RowNoise:
+        return RowNoise(self.noise[rows], self.place[rows])
+
+
+def noise_for_step(seed: int, step: int, rows_per_step: int) -> RowNoise:
+    """Return the noise of the rows of one step, in the order of `rows_for_step`: a pure function of its arguments.
+
+    Args:
+        seed: of the training.
+        step: from 0.
+        rows_per_step: R, over all ranks and micro-steps.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step, _NOISE])))
+    noise = generator.integers(0, 2**63, rows_per_step, dtype=np.int64)
+    # low-discrepancy times of MDLM (arXiv 2406.07524): stratified over the step, not over a rank or micro-batch
+    place = (np.arange(rows_per_step) + generator.random(rows_per_step)) / rows_per_step
+    return RowNoise(noise, np.minimum(place, np.nextafter(1.0, 0.0)))
+
+
+def noise_of_rows(indices: Sequence[int] | np.ndarray) -> RowNoise:
+    """Return noise that belongs to the rows themselves, so that a measurement always sees the same."""
+    rows = np.asarray(indices, dtype=np.int64)
+    noise = [int(np.random.SeedSequence([int(row), _NOISE]).generate_state(1, np.uint64)[0] >> 1) for row in rows]
+    return RowNoise(np.array(noise, dtype=np.int64), np.mod((rows + 0.5) * _GOLDEN, 1.0))
 
 
 @lru_cache(maxsize=4)  # a step may lie across two epochs, and training and evaluation take turns

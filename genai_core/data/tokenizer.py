@@ -7,6 +7,8 @@ The trained one is GPT-2's scheme (Radford et al. 2019, section 2.2) with each d
     <|system|> <|user|> <|assistant|>   open a turn
     <|end|>         closes a turn; chat generation stops at it
 
+    <|mask|>        only if asked for: stands for what a masked or diffusion objective hides
+
 All are distinct: a pad that equals the end token, masked by its id, makes a model that never stops (trl issue 976).
 """
 
@@ -29,6 +31,7 @@ PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END = (
     "<|assistant|>",
     "<|end|>",
 )
+MASK = "<|mask|>"
 SPECIALS = (PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END)
 LEAST_VOCABULARY = 300  # 256 bytes, the specials, and a few merges
 
@@ -46,13 +49,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, max_length: int, *, mask_token: bool = False
+) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with a chat template; the same texts give the same tokenizer.
 
     Args:
         texts: what to learn merges from, read once.
         vocab_size: entries, specials included; little text may give fewer.
         max_length: tokens of the model's longest input; told by the tokenizer, it cuts nothing.
+        mask_token: whether there is one.
 
     Raises:
         ConfigError: vocab_size is below 300.
@@ -75,7 +81,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
             vocab_size=vocab_size,
             min_frequency=2,
             show_progress=False,
-            special_tokens=list(SPECIALS),
+            special_tokens=[*SPECIALS, MASK] if mask_token else list(SPECIALS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         ),
     )
@@ -87,6 +93,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
         bos_token=DOCUMENT,
         eos_token=DOCUMENT,
         extra_special_tokens=[SYSTEM, USER, ASSISTANT, END],
+        **({"mask_token": MASK} if mask_token else {}),
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )

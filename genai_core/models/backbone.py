@@ -20,17 +20,32 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
-def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor, seen: Tensor | None = None) -> Tensor:
     """Return the final hidden states, (B, T, D), of packed rows.
 
     Args:
         model: a causal model, adapted or not.
         input_ids: (B, T).
         position_ids: (B, T), restarting at 0 where a new document begins.
+        seen: (B, T, T) bool, True where the token of the second index is seen by that of the first; None = those of the
+            same document up to itself. Every token sees itself.
     """
     decoder = causal_model(model).get_decoder()
-    out: Tensor = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    # a mask of four dimensions is taken as it is, by every attention and by decoders as by encoders
+    mask = None if seen is None else seen.unsqueeze(1)
+    out: Tensor = decoder(
+        input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
+    ).last_hidden_state
     return out
+
+
+def see_segments(segment_ids: Tensor) -> Tensor:
+    """Return what is seen where every token sees all of its own segment, (B, T, T) bool.
+
+    Args:
+        segment_ids: (B, T).
+    """
+    return segment_ids.unsqueeze(2) == segment_ids.unsqueeze(1)
 
 
 def head_weight(model: Any) -> Tensor:

@@ -3,6 +3,8 @@
 Causal probe: another token at j must not move the hidden states before j. Packing probe: another token in the first
 document of a row must not move the second. Head probe: the model's own logits are its output embeddings times its
 hidden states, with nothing in between (a scale, a cap), because the engine computes log-probabilities that way.
+Bidirectional probe, where an objective wants that: another token at j must move the hidden states before j, and still not
+those of another document.
 Every probe has a second half, which shows that the edit it makes can be seen at all. objectives.md 0.3.
 
 The limits: an edit that must not be seen may move nothing by more than 1e-6 at float32 (relative to the largest
@@ -18,29 +20,36 @@ import torch
 from torch import Tensor
 
 from genai_core.errors import ModelError
-from genai_core.models.backbone import causal_model, head_weight, hidden_states
+from genai_core.models.backbone import causal_model, head_weight, hidden_states, see_segments
 
-States = Callable[[Tensor, Tensor], Tensor]
-"""(input_ids, position_ids) -> hidden states."""
+States = Callable[..., Tensor]
+"""(input_ids, position_ids, seen or None) -> hidden states."""
 
 PROBE_TOKENS = 12
 CHANGED_AT = 4
 SEEN_ABOVE = 1e-4
 
 
-def run_probes(model: Any, states: States | None = None) -> None:
-    """Run all three probes; `states` is how the engine calls the model (default: `hidden_states`, no autocast).
+def run_probes(model: Any, states: States | None = None, *, bidirectional: bool = False) -> None:
+    """Run the probes; `states` is how the engine calls the model (default: `hidden_states`, no autocast).
+
+    Args:
+        model: a causal model, adapted or not.
+        states: gives its hidden states.
+        bidirectional: whether it will also be asked to see both sides.
 
     Raises:
         ModelError: the model cannot be trained on packed rows here.
     """
-    call = states or (lambda input_ids, position_ids: hidden_states(model, input_ids, position_ids))
+    call = states or (lambda input_ids, position_ids, seen=None: hidden_states(model, input_ids, position_ids, seen))
     was_training = model.training
     model.eval()  # dropout would be seen as a leak
     try:
         with torch.no_grad():
             causal_probe(model, call)
             packing_probe(model, call)
+            if bidirectional:
+                bidirectional_probe(model, call)
             head_probe(model)
     finally:
         model.train(was_training)
@@ -66,6 +75,22 @@ def packing_probe(model: Any, states: States) -> None:
     _expect_moved(model, _movement(states, input_ids, whole, changed=CHANGED_AT)[half:], "packing probe")
 
 
+def bidirectional_probe(model: Any, states: States) -> None:
+    """Raise ModelError if a token is not seen by positions before it although it should, or is by another document."""
+    input_ids = _tokens(model)
+    half = PROBE_TOKENS // 2
+    packed = torch.cat([torch.arange(half), torch.arange(PROBE_TOKENS - half)]).to(input_ids.device)[None]
+    segments = (torch.arange(PROBE_TOKENS, device=input_ids.device) >= half)[None]
+    moved = _movement(states, input_ids, packed, see_segments(segments), changed=CHANGED_AT)
+    _expect_still(model, moved[half:], "the second document of a packed row sees the first: rows are not isolated")
+    if not float(moved[:CHANGED_AT].max()) > SEEN_ABOVE:
+        raise ModelError(
+            f"{_name(model)}: a token is not seen by positions before it, although it was asked to attend to both sides "
+            f"(they moved by {float(moved[:CHANGED_AT].max()):.2g}). Use attn_implementation 'sdpa' or 'eager', or another "
+            "model class."
+        )
+
+
 def head_probe(model: Any) -> None:
     """Raise ModelError if the logits are not the output embeddings times the hidden states."""
     input_ids = _tokens(model)
@@ -86,11 +111,13 @@ def _tokens(model: Any) -> Tensor:
     return (torch.arange(1, PROBE_TOKENS + 1, device=device) * max(1, (vocab - 1) // (PROBE_TOKENS + 2)) % vocab)[None]
 
 
-def _movement(states: States, input_ids: Tensor, positions: Tensor, *, changed: int) -> Tensor:
+def _movement(
+    states: States, input_ids: Tensor, positions: Tensor, seen: Tensor | None = None, *, changed: int
+) -> Tensor:
     """Return how far each position's hidden state moves when one token changes, (T,), in shares of the largest value."""
     other = input_ids.clone()
     other[0, changed] = (other[0, changed] + 1) % (int(input_ids.max()) + 1)
-    before, after = states(input_ids, positions).float(), states(other, positions).float()
+    before, after = states(input_ids, positions, seen).float(), states(other, positions, seen).float()
     return ((after - before).abs().amax(dim=-1) / before.abs().max().clamp_min(1e-12))[0]
 
 

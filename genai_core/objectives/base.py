@@ -8,6 +8,7 @@ neither accumulation nor sharding can change the gradient, also with several ter
 
 Two kinds:
 - `RowObjective`: the loss of a row depends on that row alone. `loss(outputs, batch)` is called per micro-batch.
+  It may be `Corrupting` too: it shows the model other rows than those of the data, by the batch's noise.
 - `CoupledObjective`: rows are compared with each other (in-batch negatives). It is two pure functions, `represent`
   (per micro-batch) and `loss` (over the representations of the whole step); the engine runs them with cached
   gradients, so the split into micro-batches is never seen by the mathematics.
@@ -23,7 +24,11 @@ from torch import Tensor
 
 IGNORE_INDEX = -100
 Batch = Mapping[str, Tensor]
-"""input_ids, labels, position_ids, segment_ids: each (B, T), integers; see data/collate."""
+"""input_ids, labels, position_ids, segment_ids: each (B, T), integers; see data/collate.
+
+In training also noise (B,), a random integer for each visit of a row, and place (B,), where the row stands among those of
+the step, in [0, 1): one value in each of R cells for R rows, so that what is drawn from it is spread evenly.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,19 @@ class Forward:
     """One pass through a model that an objective needs; the engine runs it.
 
     Outputs by name: 'hidden' is (B, T, D); 'logps' is (B, T) in nats, `logps[b, t]` the log-probability of the label
-    at t given all tokens of its segment before t, and 0 where `labels` is IGNORE_INDEX.
+    at t, and 0 where `labels` is IGNORE_INDEX.
     """
 
     outputs: frozenset[Literal["hidden", "logps"]]
     model: Literal["policy"] = "policy"
-    attention: Literal["causal"] = "causal"
+    attention: Literal["causal", "bidirectional", "given"] = "causal"
+    """What a token sees of its own segment: what is before it, all, or what the batch's `seen` (B, T, T) says."""
+
+    offset: Literal[0, 1] = 1
+    """The log-probability of a label at t is read off the hidden state at t - offset."""
+
+    excluded: int | None = None
+    """A token id that is never predicted: it has no share of the probability."""
 
 
 class RowObjective(Protocol):
@@ -86,6 +98,36 @@ class RowObjective(Protocol):
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
         """Return the terms of one micro-batch. Pure."""
+        ...
+
+
+@runtime_checkable
+class TokenObjective(Protocol):
+    """A row objective whose loss is a sum over tokens, so that it can be measured on held-out text."""
+
+    is_likelihood: bool
+    """Whether the sum over a text bounds its negative log-likelihood from above (or is it): then bits per byte mean it."""
+
+    def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the loss of each token, (B, T) in nats, 0 where it has none."""
+        ...
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Return the tokens that the mean is over, (B, T) bool."""
+        ...
+
+
+@runtime_checkable
+class Corrupting(Protocol):
+    """An objective that changes what the model is shown."""
+
+    def corrupt(self, batch: Batch, progress: float) -> Batch:
+        """Return the rows as the model sees them, and the labels that it is to find. Pure: its noise is the batch's.
+
+        Args:
+            batch: with noise and place.
+            progress: of the training, in [0, 1).
+        """
         ...
 
 
@@ -119,3 +161,5 @@ class Weighted:
 
     objective: Objective
     weight: float
+    rows: tuple[float, float] = (0.0, 1.0)
+    """The share of a step's rows that it is computed on: those with place in [low, high)."""

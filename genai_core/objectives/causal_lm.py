@@ -32,6 +32,16 @@ def causal_lm_loss(logps: Tensor, labels: Tensor) -> Tensor:
 class CausalLmObjective:
     """`causal_lm`, in nats per supervised token."""
 
+    is_likelihood = True
+
+    def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the negative log-likelihood of each supervised token, (B, T)."""
+        return -outputs["logps"] * self.counted(batch)
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Return the supervised tokens, (B, T) bool."""
+        return batch["labels"] != IGNORE_INDEX
+
     def forwards(self) -> Sequence[Forward]:
         """Return one causal pass that gives log-probabilities."""
         return (Forward(outputs=frozenset({"logps"})),)

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
-from genai_core.config.training import CausalLm, JointContrastive
+from genai_core.config.masking import Masking
+from genai_core.config.training import CausalLm, HybridLm, JointContrastive, MaskedDiffusion, MaskedLm, Reads
 from genai_core.config.training import Objective as ObjectiveConfig
+from genai_core.data.masking import Masker, Vocabulary
+from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.objectives.info_nce import InfoNceObjective
+from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
+from genai_core.objectives.masked_lm import MaskedLmObjective
 
 
-def build_objectives(config: ObjectiveConfig) -> tuple[Weighted, ...]:
-    """Return the objectives of a training run with their weights."""
+def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[Weighted, ...]:
+    """Return the objectives of a training run with their weights.
+
+    Args:
+        config: what is learned.
+        tokenizer: for objectives that hide tokens.
+
+    Raises:
+        ConfigError: the tokenizer has nothing that could stand for a hidden token.
+    """
     match config:
         case CausalLm():
             return (Weighted(CausalLmObjective(), 1.0),)
+        case MaskedLm():
+            return (Weighted(_masked(config.masking, config.mask_token, config.reads, tokenizer), 1.0),)
+        case HybridLm():
+            # each term is a mean over its own tokens, so the weights are those of the terms, whatever the numbers of tokens
+            share = config.masked_share
+            masked = _masked(config.masking, config.mask_token, "previous", tokenizer)
+            return (
+                Weighted(masked, share, rows=(0.0, share)),
+                Weighted(CausalLmObjective(), 1 - share, rows=(share, 1.0)),
+            )
+        case MaskedDiffusion():
+            mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
+            return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads)), 1.0),)
         case JointContrastive():
             return (
                 Weighted(CausalLmObjective(), 1.0),
@@ -23,3 +49,17 @@ def build_objectives(config: ObjectiveConfig) -> tuple[Weighted, ...]:
             )
         case _:
             assert_never(config)
+
+
+def _masked(masking: Masking, mask_token: str, reads: Reads, tokenizer: Any) -> MaskedLmObjective:
+    return MaskedLmObjective(Masker(masking, _vocabulary(tokenizer, mask_token)), _offset(reads))
+
+
+def _offset(reads: Reads) -> Literal[0, 1]:
+    return 0 if reads == "own" else 1
+
+
+def _vocabulary(tokenizer: Any, mask_token: str) -> Vocabulary:
+    if tokenizer is None:
+        raise ConfigError("This objective hides tokens and needs the tokenizer to know which.")
+    return Vocabulary.of(tokenizer, mask_token)

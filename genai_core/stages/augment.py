@@ -267,7 +267,10 @@ def _require_sides(settings: AugmentationConfig, corpus: Corpus, counts: dict[st
 def _make_tokenizer(settings: AugmentationConfig, context: StageContext, train: Sequence[Document]) -> Any:
     if isinstance(settings.tokenizer, TrainTokenizer):
         return train_tokenizer(
-            (document.text for document in train), settings.tokenizer.vocab_size, max_length=settings.seq_len
+            (document.text for document in train),
+            settings.tokenizer.vocab_size,
+            max_length=settings.seq_len,
+            mask_token=settings.tokenizer.mask_token,
         )
     from genai_core.models.load import load_base_tokenizer
 

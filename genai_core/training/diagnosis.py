@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai_core.data.collate import collate
+from genai_core.data.order import RowNoise
 from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, to_device
+from genai_core.training.rows import Rows, take_batch
 from genai_core.training.state import trained_parameters
-from genai_core.training.step import Precision, run_forward
+from genai_core.training.step import Precision, run_forward, view_of
 
 SHOWN = 5
 
@@ -36,20 +36,38 @@ def worst_rows(
     objectives: Sequence[Weighted],
     rows: Rows,
     indices: np.ndarray,
+    noise: RowNoise,
     *,
+    progress: float,
     precision: Precision,
     group: Group,
     shown: int = SHOWN,
 ) -> list[tuple[int, float]]:
-    """Return the rows of a step with the largest loss of their own, those that are not finite first."""
+    """Return the rows of a step with the largest loss of their own, those that are not finite first.
+
+    Args:
+        model: as it is.
+        objectives: of the run; those that compare rows say nothing of a single one.
+        rows: packed rows.
+        indices: (R,) those of the step.
+        noise: of their visits.
+        progress: of the training.
+        precision: of the matrix products.
+        group: the rows are shared over its ranks.
+        shown: how many are returned.
+    """
     plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective)]
     losses: list[Tensor] = []
-    for index in group.share(indices):
-        batch = to_device(collate(rows.take([index])), group.device)
-        outputs = run_forward(model, [one.objective for one in plain], batch, precision)
+    for visit in group.share(np.arange(len(indices))):
+        index, part = int(indices[visit]), slice(visit, visit + 1)
+        batch = take_batch(rows, indices[part], noise[part], group.device)
         loss = torch.zeros((), dtype=torch.float64, device=group.device)
         for one in plain:
-            for term in one.objective.loss(outputs, batch).terms.values():  # type: ignore[union-attr]
+            view = view_of(one, batch, progress)
+            if not len(view["input_ids"]):
+                continue
+            outputs = run_forward(model, [one.objective], view, precision)
+            for term in one.objective.loss(outputs, view).terms.values():  # type: ignore[union-attr]
                 loss += one.weight * term.loss_sum.double() / term.count.clamp_min(1)
         losses.append(torch.stack([torch.tensor(float(index), dtype=torch.float64, device=group.device), loss]))
     found, _ = group.gather_rows(torch.stack(losses))

@@ -23,8 +23,7 @@ import torch
 from torch import nn
 
 from genai_core.config.training import TrainingConfig
-from genai_core.data.collate import collate
-from genai_core.data.order import rows_for_step
+from genai_core.data.order import RowNoise, noise_for_step, rows_for_step
 from genai_core.errors import ConfigError, InterruptedRunError, TrainingDivergedError
 from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
@@ -32,7 +31,7 @@ from genai_core.training.diagnosis import describe_divergence, largest_gradients
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
 from genai_core.training.optimizers import make_optimizers
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, to_device
+from genai_core.training.rows import Rows, take_batch
 from genai_core.training.schedules import rate_share
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.state import Counters, blank_tensors, read_tensors, write_tensors
@@ -189,12 +188,11 @@ class Engine:
         started = time.monotonic()
         config, step = self._config, self._counters.step
         indices = rows_for_step(config.seed, step, config.rows_per_step(), len(self._rows))
-        own = self._group.share(indices)
-        size = self._micro_batch_rows
-        batches = [
-            to_device(collate(self._rows.take(own[start : start + size])), self._group.device)
-            for start in range(0, len(own), size)
-        ]
+        visits = np.arange(len(indices))
+        noise = noise_for_step(config.seed, step, len(indices))
+        size, own = self._micro_batch_rows, self._group.share(visits)
+        parts = [slice(int(own[at]), min(int(own[at]) + size, int(own[-1]) + 1)) for at in range(0, len(own), size)]
+        batches = [take_batch(self._rows, indices[part], noise[part], self._group.device) for part in parts]
         seeds = [noise_seed(config.seed, step, micro_step, self._group.rank) for micro_step in range(len(batches))]
         if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
             self._compare_terms(batches, seeds)
@@ -204,7 +202,7 @@ class Engine:
         share = rate_share(config.schedule, step, config.steps)
         reason = self._detector.judge(figures.loss, grad_norm)
         if reason:
-            self._skip(reason, figures, indices, grad_norm)
+            self._skip(reason, figures, indices, noise, grad_norm)
         else:
             torch.nn.utils.clip_grads_with_norm_(self._model.parameters(), config.max_grad_norm, norm)
             self._optimizers.step(share)
@@ -222,8 +220,18 @@ class Engine:
     def _descend(self, objectives: Sequence[Weighted], batches: Sequence[Batch], seeds: Sequence[int]) -> StepFigures:
         self._optimizers.zero_grad()
         return accumulate_gradients(
-            self._model, objectives, batches, group=self._group, precision=self._precision, seeds=seeds
+            self._model,
+            objectives,
+            batches,
+            group=self._group,
+            precision=self._precision,
+            seeds=seeds,
+            progress=self._progress,
         )
+
+    @property
+    def _progress(self) -> float:
+        return self._counters.step / self._config.steps
 
     def _gradient_norm(self) -> torch.Tensor:
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
@@ -266,7 +274,7 @@ class Engine:
             **shown,
         )
 
-    def _skip(self, reason: str, figures: StepFigures, indices: np.ndarray, grad_norm: float) -> None:
+    def _skip(self, reason: str, figures: StepFigures, indices: np.ndarray, noise: RowNoise, grad_norm: float) -> None:
         """Leave the weights as they are; past the budget go back, past that budget too give up."""
         counters, budget = self._counters, self._config.spikes
         counters.skipped += 1
@@ -283,7 +291,14 @@ class Engine:
         if counters.rollbacks >= budget.rollback_budget:
             gradients = largest_gradients(self._model)
             rows = worst_rows(
-                self._model, self._objectives, self._rows, indices, precision=self._precision, group=self._group
+                self._model,
+                self._objectives,
+                self._rows,
+                indices,
+                noise,
+                progress=self._progress,
+                precision=self._precision,
+                group=self._group,
             )
             raise TrainingDivergedError(describe_divergence(reason, counters.step, figures.terms, rows, gradients))
         counters.rollbacks += 1
@@ -339,12 +354,16 @@ class Engine:
         assert self._held_out is not None
         total = len(self._held_out.rows)
         found = self._measure_rows(rows_for_step(0, 0, min(CURVE_ROWS, total), total))
-        self._log.metrics(step, {"eval/loss_nats": found.loss_nats, "eval/bits_per_byte": found.bits_per_byte})
+        figures = {"eval/loss_nats": found.loss_nats}
+        if found.bits_per_byte is not None:
+            figures["eval/bits_per_byte"] = found.bits_per_byte
+        self._log.metrics(step, figures)
 
     def _measure_rows(self, indices: Sequence[int] | np.ndarray) -> HeldOutLoss:
         assert self._held_out is not None
         return measure_heldout(
             self._model,
+            self._objectives,
             self._held_out,
             indices,
             batch_rows=self._micro_batch_rows,

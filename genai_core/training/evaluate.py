@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai_core.data.collate import IGNORE_INDEX, collate
-from genai_core.models.backbone import head_weight
-from genai_core.training.head import label_logps
+from genai_core.data.order import noise_of_rows
+from genai_core.objectives.base import TokenObjective, Weighted
+from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, to_device
-from genai_core.training.step import Precision, states_at
+from genai_core.training.rows import Rows, take_batch
+from genai_core.training.step import Precision, run_forward, view_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,16 @@ class HeldOutLoss:
     """The measurement."""
 
     loss_nats: float
-    bits_per_byte: float
+    bits_per_byte: float | None
+    """None where the objective's loss is no likelihood of the text."""
+
     tokens: int
 
 
 @torch.no_grad()
 def measure_heldout(
     model: Any,
+    objectives: Sequence[Weighted],
     held_out: HeldOut,
     indices: Sequence[int] | np.ndarray,
     *,
@@ -54,28 +57,41 @@ def measure_heldout(
 ) -> HeldOutLoss:
     """Return the loss on rows of the held-out text; the same on every rank.
 
+    Of several objectives the first that is a likelihood is measured, on all rows; one that hides tokens hides the same
+    ones at every measurement, at the rate that training ends with.
+
     Args:
         model: left in the mode it was in.
+        objectives: of the run.
         held_out: rows and the table of token lengths.
         indices: which rows.
         batch_rows: rows in one pass.
         precision: of the matrix products.
         group: the rows are shared over its ranks.
     """
+    objective = choose_measured(objectives)
     was_training = model.training
     model.eval()
     token_bytes = held_out.token_bytes.to(group.device)
     sums = torch.zeros(4, dtype=torch.float64, device=group.device)  # nll, tokens, nll of text, bytes
     own = group.share(indices)
     for start in range(0, len(own), batch_rows):
-        batch = to_device(collate(held_out.rows.take(own[start : start + batch_rows])), group.device)
-        hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"])
-        dtype = torch.bfloat16 if precision == "bfloat16" else None
-        nll = -label_logps(hidden, head_weight(model), batch["labels"], matmul_dtype=dtype).double()
-        supervised = batch["labels"] != IGNORE_INDEX
-        sizes = token_bytes[batch["labels"].clamp_min(0)] * supervised
-        sums += torch.stack([nll.sum(), supervised.sum(), (nll * (sizes > 0)).sum(), sizes.sum()])
+        part = own[start : start + batch_rows]
+        batch = take_batch(held_out.rows, part, noise_of_rows(part), group.device)
+        view = view_of(Weighted(objective, 1.0), batch, progress=1.0)
+        outputs = run_forward(model, [objective], view, precision)
+        nll = objective.token_losses(outputs, view).double()
+        counted = objective.counted(view)
+        sizes = token_bytes[batch["labels"].clamp_min(0)] * counted
+        sums += torch.stack([nll.sum(), counted.sum(), (nll * (sizes > 0)).sum(), sizes.sum()])
     model.train(was_training)
     group.sum_([sums])
     nats, tokens, text_nats, text_bytes = sums.tolist()
-    return HeldOutLoss(nats / max(1.0, tokens), text_nats / math.log(2) / max(1.0, text_bytes), int(tokens))
+    bits = text_nats / math.log(2) / max(1.0, text_bytes) if objective.is_likelihood else None
+    return HeldOutLoss(nats / max(1.0, tokens), bits, int(tokens))
+
+
+def choose_measured(objectives: Sequence[Weighted]) -> Any:
+    """Return the objective that held-out text is measured with: plain cross-entropy unless the run has a measure."""
+    found = [one.objective for one in objectives if isinstance(one.objective, TokenObjective)]
+    return next((one for one in found if one.is_likelihood), found[0] if found else CausalLmObjective())

@@ -1,6 +1,6 @@
 """Log-probabilities of the labels from hidden states, without ever holding (B * T, V) logits of a large vocabulary.
 
-    logps[b, t] = z[labels[b, t]] - logsumexp(z),   z = W h[b, t - 1]        (the shift is here and nowhere else)
+    logps[b, t] = z[labels[b, t]] - logsumexp(z),   z = W h[b, t - offset]     (the shift is here and nowhere else)
 
 Only supervised positions are computed, CHUNK at a time. If all logits together are small they are kept for the backward
 pass. Otherwise both gradients are made at once, for an upstream gradient of one, while a chunk's logits are there (Hsu et
@@ -32,6 +32,14 @@ class _How:
     wide: torch.dtype
     chunk: int
     kept_bytes: int
+    excluded: int | None
+
+    def logits(self, states: Tensor, matrix: Tensor) -> Tensor:
+        """Return the logits of some positions, (n, V)."""
+        logits = (states @ matrix.T).to(self.wide)
+        if self.excluded is not None:
+            logits[:, self.excluded] = -torch.inf
+        return logits
 
 
 def label_logps(
@@ -39,6 +47,8 @@ def label_logps(
     weight: Tensor,
     labels: Tensor,
     *,
+    offset: int = 1,
+    excluded: int | None = None,
     matmul_dtype: torch.dtype | None = None,
     chunk: int = CHUNK,
     kept_bytes: int = KEPT_BYTES,
@@ -48,21 +58,23 @@ def label_logps(
     Args:
         hidden: (B, T, D) final hidden states.
         weight: (V, D) output embeddings.
-        labels: (B, T) not shifted, IGNORE_INDEX where not trained on; the first column is never looked at.
+        labels: (B, T) not shifted, IGNORE_INDEX where not trained on; the first `offset` columns are never looked at.
+        offset: 1 = a label is predicted from the position before it, 0 = from its own, where another token stands.
+        excluded: a token id whose probability is zero, whatever its logit; never a label.
         matmul_dtype: the products with `weight` are made in it (bfloat16 under autocast); None: as `hidden`.
         chunk: positions at a time.
         kept_bytes: logits up to this size, all chunks together, are kept for the backward pass.
     """
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    flat = labels[:, 1:].reshape(-1)
-    found = (flat != IGNORE_INDEX).nonzero().squeeze(1)  # (N,) in (B, T - 1)
-    source = found + found // (labels.shape[1] - 1)  # (N,) in (B, T): the position that predicts
-    how = _How(matmul_dtype or hidden.dtype, wide, chunk, kept_bytes)
+    flat = labels[:, offset:].reshape(-1)
+    found = (flat != IGNORE_INDEX).nonzero().squeeze(1)  # (N,) in (B, T - offset)
+    source = found + found // (labels.shape[1] - offset) * offset  # (N,) in (B, T): the position that predicts
+    how = _How(matmul_dtype or hidden.dtype, wide, chunk, kept_bytes, excluded)
     logps = _LabelLogps.apply(  # type: ignore[no-untyped-call]
         hidden.reshape(-1, hidden.shape[-1]), weight, source, flat[found], how
     )
     spread = torch.zeros(labels.numel(), dtype=wide, device=hidden.device)
-    return spread.index_copy(0, source + 1, logps).reshape(labels.shape)
+    return spread.index_copy(0, source + offset, logps).reshape(labels.shape)
 
 
 class _LabelLogps(torch.autograd.Function):
@@ -78,7 +90,7 @@ class _LabelLogps(torch.autograd.Function):
         kept: list[Tensor] = []
         slopes = None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
         for part in _parts(len(source), how.chunk):
-            logits = (chosen[part] @ matrix.T).to(how.wide)  # (chunk, V)
+            logits = how.logits(chosen[part], matrix)  # (chunk, V)
             norms[part] = logits.logsumexp(dim=-1)
             logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - norms[part]
             if keeps:
@@ -102,7 +114,7 @@ class _LabelLogps(torch.autograd.Function):
             slopes = _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
             for index, part in enumerate(_parts(len(source), how.chunk)):
                 # kept logits are overwritten: the graph is walked once, and the memory is the point
-                logits = ctx.kept[index] if ctx.kept else (chosen[part] @ matrix.T).to(how.wide)
+                logits = ctx.kept[index] if ctx.kept else how.logits(chosen[part], matrix)
                 slopes.add(part, logits, norms, targets, grad)
         ctx.kept, ctx.slopes = [], None
         grad_chosen, grad_weight = slopes.chosen, slopes.weight

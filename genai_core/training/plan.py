@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from genai_core.config.compute import ComputeConfig
-from genai_core.data.collate import collate
+from genai_core.data.order import noise_for_step
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.training.checkpoint import Events, Keeper
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, to_device
+from genai_core.training.rows import Rows, take_batch
 from genai_core.training.step import Precision, accumulate_gradients
 
 PLAN = "plan.json"
@@ -192,7 +192,8 @@ def _measure(
 
     def run_pass(kind: Precision, size: int) -> float:
         """Return rows per second of one forward and backward pass, 0 if there is no time left for it."""
-        batch = to_device(collate(rows.take([index % len(rows) for index in range(size)])), group.device)
+        indices = [index % len(rows) for index in range(size)]
+        batch = take_batch(rows, indices, noise_for_step(0, 0, size), group.device)
         started = time.monotonic()
         if started > deadline:
             return 0.0

@@ -1,14 +1,15 @@
 """The gradient of one optimizer step: exact, however its rows are cut into micro-batches and spread over ranks.
 
-    1. count    every term's units, over all micro-batches and ranks, from the batches alone
+    0. view     every objective's own rows of each micro-batch, corrupted if it corrupts
+    1. count    every term's units, over all micro-batches and ranks, from the views alone
     2. couple   objectives that compare rows: representations of all rows without a graph, their loss, and the
                 gradient of the loss with respect to each representation (GradCache, arXiv 2101.06983)
-    3. descend  per micro-batch: forward, then backward of
+    3. descend  per micro-batch and pass that objectives share: forward, then backward of
                     sum_i weight_i * loss_sum_i / count_i  +  sum_c <representation_c, cached gradient_c>
     4. add up   gradients over ranks
 
 Only here is anything divided. Dropout draws from a generator seeded per micro-batch, so the second pass of a coupled
-objective sees the noise of the first.
+objective sees the noise of the first. Objectives that look at the same rows in the same way share a pass.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genai_core.models.backbone import head_weight, hidden_states
-from genai_core.objectives.base import Batch, CoupledObjective, Max, Mean, Objective, Weighted
+from genai_core.models.backbone import head_weight, hidden_states, see_segments
+from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Max, Mean, Objective, Weighted
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
 
@@ -51,10 +52,12 @@ def noise_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, micro_step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def states_at(model: Any, precision: Precision, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+def states_at(
+    model: Any, precision: Precision, input_ids: Tensor, position_ids: Tensor, seen: Tensor | None = None
+) -> Tensor:
     """Return hidden states (B, T, D) as training computes them: under autocast if the precision is bfloat16."""
     with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return hidden_states(model, input_ids, position_ids)
+        return hidden_states(model, input_ids, position_ids, seen)
 
 
 def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, precision: Precision) -> dict[str, Tensor]:
@@ -62,19 +65,57 @@ def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, preci
 
     Args:
         model: the policy.
-        objectives: whose `forwards` are joined.
+        objectives: whose `forwards` are joined; they attend and read alike (`pass_of`).
         batch: (B, T) tensors.
         precision: of the matrix products.
     """
-    wanted: frozenset[str] = frozenset().union(
-        *(one.outputs for objective in objectives for one in objective.forwards())
-    )
-    hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"])
+    forwards = [one for objective in objectives for one in objective.forwards()]
+    wanted: frozenset[str] = frozenset().union(*(one.outputs for one in forwards))
+    seen = None
+    if forwards[0].attention == "bidirectional":
+        seen = see_segments(batch["segment_ids"])
+    elif forwards[0].attention == "given":
+        seen = batch["seen"]
+    hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"], seen)
     outputs = {"hidden": hidden}
     if "logps" in wanted:
         dtype = torch.bfloat16 if precision == "bfloat16" else None
-        outputs["logps"] = label_logps(hidden, head_weight(model), batch["labels"], matmul_dtype=dtype)
+        outputs["logps"] = label_logps(
+            hidden,
+            head_weight(model),
+            batch["labels"],
+            offset=forwards[0].offset,
+            excluded=forwards[0].excluded,
+            matmul_dtype=dtype,
+        )
     return outputs
+
+
+def view_of(weighted: Weighted, batch: Batch, progress: float) -> Batch:
+    """Return the rows of a micro-batch that an objective is computed on, as the model will see them; perhaps none.
+
+    Args:
+        weighted: the objective and its share of the rows.
+        batch: with noise and place if the objective corrupts or has a share only.
+        progress: of the training, in [0, 1).
+    """
+    low, high = weighted.rows
+    if (low, high) != (0.0, 1.0):
+        place = batch["place"]
+        own = (place >= low) & (place < high)
+        batch = {name: tensor[own] for name, tensor in batch.items()}
+        # spread evenly over [0, 1) again, so that the share that a row fell into says nothing about what is drawn
+        batch["place"] = (batch["place"] - low) / (high - low)
+    return weighted.objective.corrupt(batch, progress) if isinstance(weighted.objective, Corrupting) else batch
+
+
+def pass_of(weighted: Weighted, view: Batch) -> tuple[Any, ...]:
+    """Return what two objectives must have in common to share a pass through the model."""
+    forwards: set[tuple[Any, ...]] = {
+        (one.model, one.attention, one.offset, one.excluded) for one in weighted.objective.forwards()
+    }
+    assert len(forwards) == 1, f"{type(weighted.objective).__name__} needs passes of different kinds"
+    return (id(view), weighted.rows, *forwards.pop())
 
 
 def accumulate_gradients(
@@ -85,6 +126,7 @@ def accumulate_gradients(
     group: Group,
     precision: Precision,
     seeds: Sequence[int],
+    progress: float = 0.0,
 ) -> StepFigures:
     """Leave the gradient of the whole step in `.grad` on every rank; return the figures of the step.
 
@@ -95,39 +137,53 @@ def accumulate_gradients(
         group: the ranks.
         precision: of the matrix products.
         seeds: one a micro-batch, for dropout.
+        progress: of the training, in [0, 1), for objectives whose noise changes on the way.
     """
-    plain = [one.objective for one in objectives]
-    counts = _sum_counts(plain, batches, group)
+    views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]
+    counts = _sum_counts(objectives, views, group)
     coupled = {
-        index: _cache_gradients(model, one, batches, counts, group=group, precision=precision, seeds=seeds)
+        index: _cache_gradients(
+            model,
+            one,
+            [views_of_batch[index] for views_of_batch in views],
+            counts,
+            group=group,
+            precision=precision,
+            seeds=seeds,
+        )
         for index, one in enumerate(objectives)
         if isinstance(one.objective, CoupledObjective)
     }
     sums: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
-    for micro_step, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
-        torch.manual_seed(seed)
-        outputs = run_forward(model, plain, batch, precision)
-        total = torch.zeros((), device=batch["input_ids"].device)
-        for index, one in enumerate(objectives):
-            if isinstance(one.objective, CoupledObjective):
-                representation = one.objective.represent(outputs, batch)
-                total = total + (representation * coupled[index].slopes[micro_step]).sum()
-                continue
-            found = one.objective.loss(outputs, batch)
-            for name, term in found.terms.items():
-                total = total + term.loss_sum * (one.weight / _at_least_one(counts[name]))
-                _add(sums, name, term.loss_sum)
-            _note(means, maxima, found.metrics)
-        total.backward()
+    for micro_step, (own, seed) in enumerate(zip(views, seeds, strict=True)):
+        for indices in _passes(objectives, own):
+            view = own[indices[0]]
+            torch.manual_seed(seed)
+            outputs = run_forward(model, [objectives[index].objective for index in indices], view, precision)
+            total = torch.zeros((), device=view["input_ids"].device)
+            for index in indices:
+                one = objectives[index]
+                if isinstance(one.objective, CoupledObjective):
+                    representation = one.objective.represent(outputs, view)
+                    total = total + (representation * coupled[index].slopes[micro_step]).sum()
+                    continue
+                found = one.objective.loss(outputs, view)
+                for name, term in found.terms.items():
+                    total = total + term.loss_sum * (one.weight / _at_least_one(counts[name]))
+                    _add(sums, name, term.loss_sum)
+                _note(means, maxima, found.metrics)
+            total.backward()
     _add_up_gradients(model, group)
     figures = _reduce(sums, means, maxima, group)
     for cached in coupled.values():  # computed over all rows on every rank already
         figures.sums.update(cached.sums)
         figures.metrics.update(cached.metrics)
     terms = {name: figures.sums[name] / _at_least_one(count) for name, count in counts.items()}
-    weights = {name: one.weight for one in objectives for name in one.objective.counts(batches[0])}
+    weights = {
+        name: one.weight for one, view in zip(objectives, views[0], strict=True) for name in one.objective.counts(view)
+    }
     loss = sum(weights[name] * mean for name, mean in terms.items())
     return StepFigures(loss, terms, weights, counts, figures.metrics)
 
@@ -145,12 +201,21 @@ class _Reduced:
     metrics: dict[str, float]
 
 
-def _sum_counts(objectives: Sequence[Objective], batches: Sequence[Batch], group: Group) -> dict[str, float]:
+def _passes(objectives: Sequence[Weighted], views: Sequence[Batch]) -> list[list[int]]:
+    """Return which objectives share a pass, in their order; those without a row in this micro-batch need none."""
+    passes: dict[tuple[Any, ...], list[int]] = {}
+    for index, (one, view) in enumerate(zip(objectives, views, strict=True)):
+        if len(view["input_ids"]):
+            passes.setdefault(pass_of(one, view), []).append(index)
+    return list(passes.values())
+
+
+def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]], group: Group) -> dict[str, float]:
     """Return each term's count over the whole step; the only divisors there are."""
     totals: dict[str, float] = {}
-    for objective in objectives:
-        for batch in batches:
-            for name, count in objective.counts(batch).items():
+    for index, one in enumerate(objectives):
+        for own in views:
+            for name, count in one.objective.counts(own[index]).items():
                 totals[name] = totals.get(name, 0.0) + float(count)
     vector = torch.tensor(list(totals.values()), dtype=torch.float64, device=group.device)
     group.sum_([vector])
@@ -160,7 +225,7 @@ def _sum_counts(objectives: Sequence[Objective], batches: Sequence[Batch], group
 def _cache_gradients(
     model: nn.Module,
     weighted: Weighted,
-    batches: Sequence[Batch],
+    views: Sequence[Batch],
     counts: Mapping[str, float],
     *,
     group: Group,
@@ -172,10 +237,10 @@ def _cache_gradients(
     assert isinstance(objective, CoupledObjective)
     parts: list[Tensor] = []
     with torch.no_grad():
-        for batch, seed in zip(batches, seeds, strict=True):
+        for view, seed in zip(views, seeds, strict=True):
             torch.manual_seed(seed)
-            outputs = run_forward(model, [objective], batch, precision)
-            parts.append(objective.represent(outputs, batch))
+            outputs = run_forward(model, [objective], view, precision)
+            parts.append(objective.represent(outputs, view))
     whole, start = group.gather_rows(torch.cat(parts))
     whole.requires_grad_(True)
     found = objective.couple(whole)

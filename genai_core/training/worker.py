@@ -93,7 +93,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     config = given.training
     tokenizer = load_tokenizer(Path(given.tokenizer))
     model = prepare_model(given, tokenizer, group)
-    objectives = build_objectives(config.objective)
+    objectives = build_objectives(config.objective, tokenizer)
     rows = PackedRows.open(Path(given.rows))
     plan = resolve_plan(
         given.compute,
@@ -108,7 +108,13 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     )
     choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
     # as the engine will call it, precision included
-    run_probes(model, lambda input_ids, position_ids: states_at(model, plan.precision, input_ids, position_ids))
+    run_probes(
+        model,
+        lambda input_ids, position_ids, seen: states_at(model, plan.precision, input_ids, position_ids, seen),
+        bidirectional=any(
+            one.attention != "causal" for weighted in objectives for one in weighted.objective.forwards()
+        ),
+    )
     held_out = None
     if given.held_out:
         token_bytes = torch.from_numpy(count_token_bytes(tokenizer, head_weight(model).shape[0]))
@@ -176,7 +182,8 @@ def summarise(figures: RunFigures) -> dict[str, float]:
     }
     if figures.held_out is not None:
         found["eval_loss_nats"] = figures.held_out.loss_nats
-        found["eval_bits_per_byte"] = figures.held_out.bits_per_byte
+        if figures.held_out.bits_per_byte is not None:
+            found["eval_bits_per_byte"] = figures.held_out.bits_per_byte
         found["eval_tokens"] = float(figures.held_out.tokens)
     return found
 

@@ -22,7 +22,7 @@ def make_model(dtype=torch.float32, attention="sdpa", **more):
 
 
 def call_with(model, **options):
-    def states(input_ids, position_ids):
+    def states(input_ids, position_ids, seen=None):
         return model.get_decoder()(input_ids=input_ids, position_ids=position_ids, **options).last_hidden_state
 
     return states
@@ -36,7 +36,7 @@ def test_they_pass_as_the_engine_calls_it(attention, dtype):
 
 def test_they_pass_under_autocast_and_with_an_adapter_and_dropout():
     model = make_model(attention_dropout=0.5)
-    run_probes(model, lambda ids, positions: states_at(model, "bfloat16", ids, positions))
+    run_probes(model, lambda ids, positions, seen: states_at(model, "bfloat16", ids, positions, seen))
     adapted = add_adapter(make_model(), LoraAdapter(), seed=1)
     adapted.train()
     run_probes(adapted)

@@ -13,7 +13,7 @@ from genai_core.recursion.synthesis.requests import invent_requests
 
 KNOWN = ("email.policy.EmailPolicy", "asyncio.StreamReader", "os.path.join_parts", "json.load_pairs", "len")
 SIGNATURE = [["text", "POSITIONAL_OR_KEYWORD", False], ["width", "POSITIONAL_OR_KEYWORD", False]]
-OBJECTS = {name: SIGNATURE for name in ("textwrap.shorten_text", "textwrap.wrap_lines", "inspect.get_members")}
+OBJECTS = dict.fromkeys(("textwrap.shorten_text", "textwrap.wrap_lines", "inspect.get_members"), SIGNATURE)
 
 
 def pair(name: str, documentation: str = "Cut a text.") -> Pair:
