@@ -1,18 +1,21 @@
 """Masked (absorbing-state) diffusion: a bound on the likelihood of text, out of masked language modelling at all rates.
 
-    t ~ U(0, 1);  every token of the row is masked with probability t
-    loss = sum_{b,t masked}  (1 / t_b) * -log p(x[b,t] | unmasked tokens of row b)        averaged over *all* tokens
+    l ~ U{1 .. n},  n = tokens of the row that can be masked;  l of them, chosen at random, are masked
+    loss = sum_{b,t masked}  (n_b / l_b) * -log p(x[b,t] | unmasked tokens of row b)        averaged over *all* n
 
-The continuous-time negative ELBO with the linear schedule alpha_t = 1 - t: Sahoo et al. 2024 (MDLM, arXiv 2406.07524,
-equation 10), Shi et al. 2024 (MD4, arXiv 2406.04329), Nie et al. 2025 (LLaDA, arXiv 2502.09992, equation 3). It bounds
--log p(x) from above; the weight times the chance to be masked integrates to one for every schedule, so the schedule
-changes the variance only, and there is none to choose here. Dividing by the masked tokens instead would be another
-number (diffusion page, 4.7).
+This is the continuous-time negative ELBO of masked diffusion, with the time integrated out: Sahoo et al. 2024 (MDLM, arXiv
+2406.07524, equation 10), Ou et al. 2024 (RADD, arXiv 2406.03736, theorem 2), Nie et al. 2025 (LLaDA, arXiv 2502.09992,
+equation 6, its likelihood). It bounds -log p(x) from above and is the expectation over all orders of writing the row.
+Drawing a time t, masking every token with probability t and weighing by 1/t has the same expectation for every noise
+schedule, and more variance: a row that hides one token of a thousand by chance weighs a thousand there. Dividing by the
+masked tokens instead would be another number (diffusion page, 4.7).
 
-- t is stratified over the rows of the whole optimizer step, not over a rank or a micro-batch.
+- l is stratified over the rows of the whole optimizer step, not over a rank or a micro-batch.
 - Substitution (SUBS): the mask is never predicted, and an unmasked token carries no loss.
 - Only tokens with a label can be masked: of a supervised row the answer alone (LLaDA's fine-tuning); never a segment's
   first token. End tokens are text to be predicted like any other.
+- Segments of a packed row do not see each other, and a random order of the row is one of each segment: the row's bound is
+  the sum of theirs.
 - `offset` 1 reads a prediction at the place before the masked token, where a causal model has it (DiffuLLaMA, Gong et al.
   2024, arXiv 2410.17891; Dream, Ye et al. 2025, arXiv 2508.15487): to start from a causal checkpoint.
 """
@@ -27,8 +30,6 @@ import torch
 from torch import Tensor
 
 from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, LossTerms, Term
-
-LEAST_TIME = 1e-3
 
 
 class MaskedDiffusionObjective:
@@ -52,20 +53,26 @@ class MaskedDiffusionObjective:
         )
 
     def corrupt(self, batch: Batch, progress: float) -> Batch:
-        """Return the rows masked at the time that is drawn from each one's place; `weight` is 1 / t, (B,)."""
-        device, ids, labels = batch["input_ids"].device, batch["input_ids"], batch["labels"]
-        times = LEAST_TIME + (1 - LEAST_TIME) * batch["place"].double()  # (B,)
-        draws = np.empty(ids.shape)
-        for row, seed in enumerate(batch["noise"].tolist()):
-            draws[row] = np.random.Generator(np.random.PCG64(seed)).random(ids.shape[1])
-        maskable = labels != IGNORE_INDEX
-        masked = maskable & (torch.from_numpy(draws).to(device) < times[:, None])
+        """Return the rows with l tokens masked, l from each one's place; `weight` is n / l, (B,)."""
+        ids, labels, device = batch["input_ids"], batch["labels"], batch["input_ids"].device
+        maskable = (labels != IGNORE_INDEX).cpu().numpy()
+        masked = np.zeros(maskable.shape, dtype=bool)
+        weight = np.zeros(len(maskable))
+        for row, (seed, place) in enumerate(zip(batch["noise"].tolist(), batch["place"].tolist(), strict=True)):
+            tokens = np.flatnonzero(maskable[row])
+            if not len(tokens):
+                continue
+            count = 1 + int(place * len(tokens))
+            chosen = np.random.Generator(np.random.PCG64(seed)).choice(tokens, count, replace=False)
+            masked[row, chosen] = True
+            weight[row] = len(tokens) / count
+        hidden = torch.from_numpy(masked).to(device)
         return {
             **batch,
-            "input_ids": ids.masked_fill(masked, self._mask_id),
-            "labels": labels.masked_fill(~masked, IGNORE_INDEX),
-            "maskable": maskable,
-            "weight": 1 / times,
+            "input_ids": ids.masked_fill(hidden, self._mask_id),
+            "labels": labels.masked_fill(~hidden, IGNORE_INDEX),
+            "maskable": labels != IGNORE_INDEX,
+            "weight": torch.from_numpy(weight).to(device),
         }
 
     def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:

@@ -175,6 +175,13 @@ def accumulate_gradients(
                     _add(sums, name, term.loss_sum)
                 _note(means, maxima, found.metrics)
             total.backward()
+        for one, view in zip(objectives, own, strict=True):
+            if not len(view["input_ids"]) and not isinstance(one.objective, CoupledObjective):
+                # no pass, but every rank must bring the same names to the sums
+                found = one.objective.loss(_no_outputs(view), view)
+                for name, term in found.terms.items():
+                    _add(sums, name, term.loss_sum)
+                _note(means, maxima, found.metrics)
     _add_up_gradients(model, group)
     figures = _reduce(sums, means, maxima, group)
     for cached in coupled.values():  # computed over all rows on every rank already
@@ -208,6 +215,12 @@ def _passes(objectives: Sequence[Weighted], views: Sequence[Batch]) -> list[list
         if len(view["input_ids"]):
             passes.setdefault(pass_of(one, view), []).append(index)
     return list(passes.values())
+
+
+def _no_outputs(view: Batch) -> dict[str, Tensor]:
+    """Return the outputs of a pass over no rows."""
+    none = torch.zeros(view["labels"].shape, device=view["labels"].device)  # (0, T)
+    return {"logps": none, "hidden": none.unsqueeze(-1)}
 
 
 def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]], group: Group) -> dict[str, float]:

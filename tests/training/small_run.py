@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from genai_core.config.training import AdamW, JointContrastive, TrainingConfig
 from genai_core.data.packing import PackedRows, pack_examples
@@ -74,6 +76,12 @@ def small_model(dtype: torch.dtype = torch.float64, *, dropout: float = 0.0, see
     return model
 
 
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of as many words as the model has, the second of which is its mask."""
+    words = {("[MASK]" if number == 1 else f"w{number}"): number for number in range(VOCAB)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "w0")), mask_token="[MASK]")
+
+
 def small_rows(examples: int = 60, *, seed: int = 0, vocab: int = VOCAB) -> PackedRows:
     """Return packed rows of two or three segments, each with another share of trained tokens."""
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -121,7 +129,7 @@ def run_small(
     keeper = LocalKeeper(folder)
     engine = Engine(
         model,
-        build_objectives(config.objective),
+        build_objectives(config.objective, small_tokenizer()),
         small_rows() if rows is None else rows,
         config,
         group=group or alone(),

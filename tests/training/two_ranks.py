@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from small_run import JOINT, MemoryLog, run_small, small_config, small_model, small_rows, weights
 
-from genai_core.config.training import CausalLm, SpikeConfig
+from genai_core.config.training import CausalLm, HybridLm, MaskedDiffusion, SpikeConfig
 from genai_core.data.collate import collate
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut
@@ -27,7 +27,12 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     assert (group.rank, group.world_size) == (rank, world_size)
     found = {}
     held_out = HeldOut(small_rows(examples=20, seed=9), torch.ones(61, dtype=torch.int64))
-    for name, objective in (("causal", CausalLm()), ("joint", JOINT)):
+    for name, objective in (
+        ("causal", CausalLm()),
+        ("joint", JOINT),
+        ("hybrid", HybridLm()),
+        ("diffusion", MaskedDiffusion()),
+    ):
         # another seed on every rank but the first: all must start from rank 0's weights
         model, log = small_model(seed=rank), MemoryLog()
         figures = run_small(
