@@ -29,7 +29,7 @@ STATUS_STYLE = {
 }
 PIPED_EVERY_SECONDS = 30.0
 REDRAW_PER_SECOND = 4
-TITLE = 20
+TITLE = 24  # "evaluate-base-16-shot" and a gap
 
 
 class Screen:
