@@ -11,7 +11,7 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
-from genai_core.config.training import AdamW, MaskedDiffusion, MaskedLm, TrainingConfig
+from genai_core.config.training import AdamW, TrainingConfig, ends_causal, parts_of
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -76,16 +76,16 @@ class Recipe(Config):
             )
         for place, training in self._trainings().items():
             objective = training.objective
-            hides = getattr(objective, "mask_token", None) == ""  # with the tokenizer's own mask
+            hides = any(getattr(part, "mask_token", None) == "" for part in parts_of(objective))  # the tokenizer's own
             if hides and isinstance(self.data.tokenizer, TrainTokenizer) and not self.data.tokenizer.mask_token:
                 raise ValueError(
                     f"{place}.objective.kind={objective.kind!r} hides tokens, but the tokenizer has no mask token. "
                     "Set data.tokenizer.mask_token=true."
                 )
-            if place != "pretraining" and isinstance(objective, (MaskedLm, MaskedDiffusion)):
+            if place != "pretraining" and not ends_causal(objective):
                 raise ValueError(
                     f"{place}.objective.kind={objective.kind!r} does not learn to write from left to right, as the stages "
-                    "after it ask. Use it in pretraining, or kind='hybrid_lm'."
+                    "after it ask. Use it in pretraining, or one that is causal too, such as kind='hybrid_lm'."
                 )
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(

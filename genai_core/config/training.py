@@ -82,7 +82,67 @@ class MaskedDiffusion(Config):
     )
 
 
-Objective = Annotated[CausalLm | MaskedLm | HybridLm | MaskedDiffusion | JointContrastive, Field(discriminator="kind")]
+class MixtureTerm(Config):
+    """One objective of several that are learned together."""
+
+    objective: Annotated[CausalLm | MaskedLm | MaskedDiffusion, Field(discriminator="kind")] = Field(
+        default=CausalLm(), description="What is learned."
+    )
+    weight: NonNegativeFloat = Field(
+        default=1.0, description="Weight of the term's mean (over its own tokens) in the loss."
+    )
+    rows: Fraction = Field(
+        default=1.0,
+        gt=0,
+        description="Share of each step's rows that it is computed on; 1 = all. Shares below 1 do not overlap.",
+    )
+    begin: Fraction = Field(default=0.0, description="Part of the training's steps after which it begins to count.")
+    end: Fraction = Field(default=1.0, description="Part of the training's steps after which it no longer counts.")
+
+
+class Mixture(Config):
+    """Several objectives in one run: weighted together, on shares of the rows, or one after the other (AntLM)."""
+
+    kind: Literal["mixture"] = "mixture"
+    terms: tuple[MixtureTerm, ...] = Field(min_length=1, description="The objectives.")
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Mixture:
+        shares = sum(term.rows for term in self.terms if term.rows < 1)
+        if shares > 1 + 1e-9:
+            raise ValueError(f"the shares of rows below 1 are {shares:g} together. Lower some, to 1 at most.")
+        for term in self.terms:
+            if term.begin >= term.end:
+                raise ValueError(f"a term begins at {term.begin:g} and ends at {term.end:g}: it would never count.")
+        borders = sorted({0.0, *(term.begin for term in self.terms), *(term.end for term in self.terms)})
+        for at in (border for border in borders if border < 1):
+            active = [term for term in self.terms if term.begin <= at < term.end]
+            if not active:
+                raise ValueError(f"from {at:g} of the training on no term counts. Let one begin there, or end later.")
+            names = [(term.objective.kind, getattr(term.objective, "reads", "")) for term in active]
+            if len(set(names)) < len(names):
+                raise ValueError(
+                    f"two terms of kind {active[0].objective.kind!r} count at {at:g} of the training. Make them one, or let "
+                    "one begin where the other ends."
+                )
+        return self
+
+
+Objective = Annotated[
+    CausalLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive, Field(discriminator="kind")
+]
+
+
+def parts_of(objective: Objective) -> tuple[Config, ...]:
+    """Return the objectives of a mixture, else the objective alone."""
+    return tuple(term.objective for term in objective.terms) if isinstance(objective, Mixture) else (objective,)
+
+
+def ends_causal(objective: Objective) -> bool:
+    """Return whether a model that was trained with it last writes from left to right."""
+    if isinstance(objective, Mixture):
+        return any(isinstance(term.objective, CausalLm) and term.end == 1 for term in objective.terms)
+    return not isinstance(objective, (MaskedLm, MaskedDiffusion))
 
 
 class AdamW(Config):

@@ -163,3 +163,6 @@ class Weighted:
     weight: float
     rows: tuple[float, float] = (0.0, 1.0)
     """The share of a step's rows that it is computed on: those with place in [low, high)."""
+
+    phase: tuple[float, float] = (0.0, 1.0)
+    """The part of the training in which it counts: progress in [begin, end)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, assert_never
 
 from genai_core.config.masking import Masking
-from genai_core.config.training import CausalLm, HybridLm, JointContrastive, MaskedDiffusion, MaskedLm, Reads
+from genai_core.config.training import CausalLm, HybridLm, JointContrastive, MaskedDiffusion, MaskedLm, Mixture, Reads
 from genai_core.config.training import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ConfigError
@@ -42,6 +42,8 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
         case MaskedDiffusion():
             mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
             return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads)), 1.0),)
+        case Mixture():
+            return _mixture(config, tokenizer)
         case JointContrastive():
             return (
                 Weighted(CausalLmObjective(), 1.0),
@@ -49,6 +51,21 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             )
         case _:
             assert_never(config)
+
+
+def _mixture(config: Mixture, tokenizer: Any) -> tuple[Weighted, ...]:
+    """Return the terms; shares of rows below 1 lie side by side, in the order of the terms, anew in every phase."""
+    taken: dict[tuple[float, float], float] = {}
+    found = []
+    for term in config.terms:
+        [one] = build_objectives(term.objective, tokenizer)
+        phase = (term.begin, term.end)
+        low = 0.0
+        if term.rows < 1:
+            low = sum(share for (begin, end), share in taken.items() if begin < term.end and term.begin < end)
+            taken[phase] = taken.get(phase, 0.0) + term.rows
+        found.append(Weighted(one.objective, term.weight, rows=(low, min(1.0, low + term.rows)), phase=phase))
+    return tuple(found)
 
 
 def _masked(masking: Masking, mask_token: str, reads: Reads, tokenizer: Any) -> MaskedLmObjective:

@@ -56,7 +56,11 @@ def worst_rows(
         group: the rows are shared over its ranks.
         shown: how many are returned.
     """
-    plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective)]
+    plain = [
+        one
+        for one in objectives
+        if not isinstance(one.objective, CoupledObjective) and one.phase[0] <= progress < one.phase[1]
+    ]
     losses: list[Tensor] = []
     for visit in group.share(np.arange(len(indices))):
         index, part = int(indices[visit]), slice(visit, visit + 1)

@@ -139,6 +139,7 @@ def accumulate_gradients(
         seeds: one a micro-batch, for dropout.
         progress: of the training, in [0, 1), for objectives whose noise changes on the way.
     """
+    objectives = [one for one in objectives if one.phase[0] <= progress < one.phase[1]]
     views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]
     counts = _sum_counts(objectives, views, group)
     coupled = {

@@ -124,3 +124,22 @@ def test_the_seed_of_a_recipe_raises_every_stage_seed() -> None:
     assert recipe.correction.sampling.seed == 5
     assert recipe.data.seed == 5
     assert Recipe(name="x").seeded() == Recipe(name="x")
+
+
+def test_an_objective_that_hides_tokens_needs_a_mask_and_its_place() -> None:
+    masked = "pretraining.objective={kind: masked_lm}"
+    with pytest.raises(ConfigError, match=r"pretraining\.objective\.kind='masked_lm' hides tokens.*mask_token=true"):
+        load_recipe("quickstart", [masked])
+    with pytest.raises(ConfigError, match="hides tokens"):
+        load_recipe("quickstart", ["pretraining.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}]}"])
+    mask = "data.tokenizer.mask_token=true"
+    assert load_recipe("quickstart", [masked, mask]).data.tokenizer.mask_token
+    assert load_recipe("quickstart", ["pretraining.objective={kind: masked_lm, mask_token: _}"]).name == "quickstart"
+    with pytest.raises(ConfigError, match=r"finetuning\.objective\.kind='masked_diffusion' does not learn to write"):
+        load_recipe("quickstart", [mask, "finetuning.objective={kind: masked_diffusion}"])
+    with pytest.raises(ConfigError, match=r"finetuning\.objective\.kind='mixture' does not learn to write"):
+        load_recipe(
+            "quickstart", [mask, "finetuning.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}]}"]
+        )
+    both = "finetuning.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}, {weight: 0.5}]}"
+    assert load_recipe("quickstart", [mask, both, "pretraining.objective={kind: hybrid_lm}"]).name == "quickstart"
