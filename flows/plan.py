@@ -20,7 +20,7 @@ class PlannedStage:
 
     name: str
     status: str  # reused, compute
-    artifact: ArtifactRef | None
+    artifact: ArtifactRef | None  # its kind is known also where it is still to be computed
     forecast: dict[str, Any] | None
 
 

@@ -16,6 +16,7 @@ from flows.voice import PrefectVoice
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import InterruptedRunError
+from genai_core.launch.submit import Launcher
 from genai_core.storage.collect import record_run
 from tasks.outbox import send_waiting
 from tasks.session import OnEvent, Session, open_session
@@ -29,6 +30,7 @@ class Surroundings:
     should_stop: Callable[[], bool] = lambda: False
     settings: Settings | None = None
     on_session: Callable[[Session], None] = lambda session: None
+    launcher: Launcher | None = None  # warm already; its flow closes it
 
 
 SURROUNDINGS: ContextVar[Surroundings | None] = ContextVar("genai_surroundings", default=None)
@@ -59,6 +61,7 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
         recipe.name,
         recipe.compute,
         settings=around.settings,
+        launcher=around.launcher,
         refresh=set(refresh),
         on_event=on_event,
         should_stop=around.should_stop,

@@ -158,12 +158,13 @@ def open_session(
     compute: ComputeConfig,
     *,
     settings: Settings | None = None,
+    launcher: Launcher | None = None,
     refresh: set[str] | None = None,
     on_event: OnEvent | None = None,
     should_stop: Callable[[], bool] | None = None,
     planning: bool = False,
 ) -> Iterator[Session]:
-    """Open the stores and the launcher for one flow run; close them after it."""
+    """Open the stores and, if none is given, the launcher for one flow run; close them after it."""
     settings = settings or read_settings()
     store = ArtifactStore(open_store(settings.storage_uri, settings), settings.scratch)
     session = Session(
@@ -171,7 +172,7 @@ def open_session(
         settings=settings,
         store=store,
         compute=compute,
-        launcher=open_launcher(compute.ray_address or settings.ray_address, settings),
+        launcher=launcher or open_launcher(compute.ray_address or settings.ray_address, settings),
         refresh=set(refresh or ()),
         on_event=on_event or (lambda event: None),
         should_stop=should_stop or (lambda: False),

@@ -71,11 +71,12 @@ def run_stage(
     if found is not None:
         return _reuse(session, title, found, watch)
     if session.planning:
-        session.add(StageRow(title, "compute"))
+        wanted = ArtifactRef(kind=spec.kind, name=name, version="", digest=UNKNOWN_DIGEST, uri="")
+        session.add(StageRow(title, "compute", artifact=wanted))
         if refreshed:
             with suppress(IntegrityError):  # that it is damaged is why it is made again
                 found = session.store.find(key, verify=False)
-        return found or ArtifactRef(kind=spec.kind, name=name, version="", digest=UNKNOWN_DIGEST, uri="")
+        return found or wanted
     session.on_event({"type": "stage", "title": title})
     claim = acquire(
         session.store.objects,

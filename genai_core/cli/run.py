@@ -27,6 +27,8 @@ from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
+from genai_core.launch.submit import Launcher, open_launcher
+from genai_core.storage.artifact import ArtifactKind
 from tasks.figures import clock
 from tasks.session import report_of_run
 
@@ -58,8 +60,11 @@ def run_recipe(
     stop.arm()
     run = Run(recipe, settings, list(refresh), console, stop, started)
     try:
-        run.prepare()
-        run.execute()
+        try:
+            run.prepare()
+            run.execute()
+        finally:
+            run.close()
     except GenaiCoreError as error:
         run.status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
         if isinstance(error, UserError) and not run.rows:
@@ -124,6 +129,7 @@ class Run:
         self.model: dict[str, Any] | None = None
         self.forecasts: dict[str, Any] = {}
         self.prefect_api = os.environ.get("PREFECT_API_URL", "")
+        self.launcher: Launcher | None = None
 
     def prepare(self) -> None:
         """Check everything that can be checked before anything runs, and say what will happen."""
@@ -153,6 +159,10 @@ class Run:
         self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
+        if todo:  # torch and Ray start while Prefect's server does
+            self.launcher = open_launcher(self.recipe.compute.ray_address or self.settings.ray_address, self.settings)
+            training = any(row.artifact is not None and row.artifact.kind is ArtifactKind.MODEL for row in todo)
+            self.launcher.warm_up(training=training)
         self.console.print(
             Text.assemble(("genai run ", "bold"), (self.recipe.name, "bold"), f"   store {self._say_store()}")
         )
@@ -195,6 +205,7 @@ class Run:
                     should_stop=self.stop.is_pressed,
                     settings=self.settings,
                     on_session=self._remember,
+                    launcher=self.launcher,
                 )
             )
             try:
@@ -208,6 +219,11 @@ class Run:
                 SURROUNDINGS.reset(token)
         self.model = result["model"]
         self.status = "completed" if self.model and self.model["gate"]["passed"] else "refused"
+
+    def close(self) -> None:
+        """End what was started for a flow that may never have begun."""
+        if self.launcher is not None:
+            self.launcher.close()
 
     def _blame_full_disk(self, error: Exception) -> None:
         """Raise DiskFullError if that is the cause. Prefect's server only says 500 when its database cannot grow."""

@@ -26,6 +26,8 @@ def connect_ray(address: str = "local") -> None:
         # Ray replaces a loopback address by the machine's own unless it believes that it must stay on this machine, as
         # on a laptop's operating system: nothing of a local Ray shall listen to the network.
         ray_constants.ENABLE_RAY_CLUSTER = False
+        # Ray Train would start an actor that watches for nodes being taken away: here there is one, and it is this one
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         name_our_ray()
         # Two CPUs more than there are: what a worker uses is set by its torch threads, and the logical CPUs that Ray
         # counts must never keep a shard worker waiting for an idle training controller.

@@ -41,8 +41,8 @@ class EmbeddedLauncher:
         self._events: BinaryIO | None = None
         self._buffer = b""
 
-    def warm_up(self) -> None:
-        """Start the host, which imports torch and starts Ray while the flow goes on."""
+    def warm_up(self, *, training: bool = False) -> None:
+        """Start the host, which imports torch and starts Ray while the flow goes on; the worker of a training, too."""
         if self._host is not None and self._host.poll() is None:
             return
         self._end_host()
@@ -62,6 +62,8 @@ class EmbeddedLauncher:
         os.close(writing)
         self._events = os.fdopen(reading, "rb", buffering=0)
         self._buffer = b""
+        if training:
+            self._send({"type": "expect-training"})
 
     @property
     def log(self) -> Path:

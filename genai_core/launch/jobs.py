@@ -51,7 +51,7 @@ class JobsLauncher:
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"compute.ray_address={address!r} is not a Ray job server: {error}") from error
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, training: bool = False) -> None:
         """Nothing to warm: the cluster is there."""
 
     def close(self) -> None:

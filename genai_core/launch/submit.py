@@ -25,8 +25,8 @@ class Launcher(Protocol):
         """Return {"artifact", "metrics", "told"} of a job. Raises what the job raised, by class."""
         ...
 
-    def warm_up(self) -> None:
-        """Start what takes long to start, without waiting for it."""
+    def warm_up(self, *, training: bool = False) -> None:
+        """Start what takes long to start, without waiting for it; also what trains, if a training is to come."""
         ...
 
     def close(self) -> None:

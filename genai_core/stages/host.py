@@ -4,6 +4,7 @@ Imports and Ray are paid once, and the flow process loads neither. Jobs come as 
 
     {"type": "job", "job": {...}, "claim": {...}}      run it
     {"type": "stop"}                                   stop the running job at its next good point
+    {"type": "expect-training"}                        a job that trains will come: let its worker start
 
 and events leave as JSON lines on a pipe of their own (standard output belongs to foreign libraries):
 
@@ -93,6 +94,8 @@ class Host:
             message = json.loads(line)
             if message["type"] == "stop":
                 self._stop.ask()
+            elif message["type"] == "expect-training":
+                self.begin_training_worker()
             elif message["type"] == "close":
                 self._jobs.put(None)
             else:
@@ -118,16 +121,20 @@ class Host:
 
         self.emit({"type": "ready", "torch": torch.__version__})
 
-    def expect_training(self) -> None:
-        """Start the worker that trainings will run on as soon as Ray is there: it imports while something else is done."""
+    def begin_training_worker(self) -> None:
+        """Have the worker that trainings will run on started: it imports while something else is done."""
+        threading.Thread(target=self._prepare_training_worker, daemon=True, name="prepare").start()
+
+    def _prepare_training_worker(self) -> None:
         self._ray_ready.wait()
         if self._ray_error is None:
             self._workers.prepare(TRAINING_IMPORTS)
 
-    def await_warm(self) -> None:
+    def await_warm(self, kind: ArtifactKind) -> None:
         """Return when Ray and the imports are there. Raises TransientError if Ray did not start."""
         self._importing.join()
-        import transformers.models.llama.modeling_llama  # noqa: F401 (while Ray is still starting)
+        if kind is not ArtifactKind.MODEL:  # a training imports in its worker, which wants the processor meanwhile
+            import transformers.models.llama.modeling_llama  # noqa: F401 (while Ray is still starting)
 
         self._ray_ready.wait()
         if self._ray_error is not None:
@@ -144,9 +151,9 @@ class Host:
             try:
                 job = StageJob.model_validate(message["job"])
                 if job.stage == "augment" or job.kind is ArtifactKind.MODEL:
-                    threading.Thread(target=self.expect_training, daemon=True, name="prepare").start()
+                    self.begin_training_worker()
                 if job.stage != "augment":  # text preparation needs neither torch nor Ray: it need not wait for them
-                    self.await_warm()
+                    self.await_warm(job.kind)
                 outcome = run_job(
                     job, message["claim"], settings, self._workers.serve, self.emit, self._stop, self.abandon
                 )

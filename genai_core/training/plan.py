@@ -31,7 +31,7 @@ from genai_core.training.step import Precision, accumulate_gradients
 
 PLAN = "plan.json"
 MEASURING_SECONDS = 5.0
-PASSES = 2
+CLOSE = 0.7  # of the best pass: a busy moment may be the reason
 USUAL_ROWS = 8
 WORTH_BFLOAT16 = 1.10  # fewer digits must buy something
 WORTH_MORE_ROWS = 1.03  # more memory too
@@ -178,10 +178,10 @@ def _measure(
 ) -> tuple[Precision, int]:
     """Return the fastest precision and micro-batch of a few forward and backward passes.
 
-    The first pass is not counted: it pays for what the libraries prepare once. The candidates take turns, and each
-    counts with its best pass, so that a busy moment of the machine does not decide. What time does not allow to be
-    measured is decided by what usually holds: half precision where the processor has instructions for it, the middle
-    micro-batch.
+    The first pass is not counted: it pays for what the libraries prepare once. Candidates that come close to each other
+    have a second turn, and each counts with its best pass, so that a busy moment of the machine does not decide; one that
+    is far behind stays there. What time does not allow to be measured is decided by what usually holds: half precision
+    where the processor has instructions for it, the middle micro-batch.
     """
     deadline = time.monotonic() + MEASURING_SECONDS
     noise = torch.get_rng_state()
@@ -205,18 +205,18 @@ def _measure(
 
     run_pass(usual, middle)
     if precision is None:
-        plain, half = 0.0, 0.0
-        for _ in range(PASSES):
+        half, plain = run_pass("bfloat16", middle), run_pass("float32", middle)
+        if min(half, plain) > max(half, plain) * CLOSE:
             half, plain = max(half, run_pass("bfloat16", middle)), max(plain, run_pass("float32", middle))
         precision = usual if not plain else "bfloat16" if half > plain * WORTH_BFLOAT16 else "float32"
     if not micro:
-        speeds = dict.fromkeys((size for size in sizes if middle // 2 <= size <= middle * 2), 0.0)
-        for _ in range(PASSES):
-            for size in speeds:
-                speeds[size] = max(speeds[size], run_pass(precision, size))
+        speeds = {size: run_pass(precision, size) for size in sizes if middle // 2 <= size <= middle * 2}
+        best = max(speeds.values())
+        for size in [size for size, speed in speeds.items() if speed > best * CLOSE]:
+            speeds[size] = max(speeds[size], run_pass(precision, size))
         micro = middle
-        for size in speeds:
-            if speeds[size] > speeds[micro] * (WORTH_MORE_ROWS if size > micro else 1.0):
+        for size, speed in speeds.items():
+            if speed > speeds[micro] * (WORTH_MORE_ROWS if size > micro else 1.0):
                 micro = size
     torch.set_rng_state(noise)
     return precision, micro
