@@ -302,6 +302,11 @@ class AugmentationConfig(Config):
         description="What a token of a packed row may look back on: its own document, or all documents before it of the "
         "same group (module, file, group_field), as a reader of the whole would.",
     )
+    fim_rate: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
+        default=0.0,
+        description="Share of the training documents that are rearranged for fill-in-the-middle: the model learns to write what "
+        "stands between two texts. 0.5 to 0.9 where it is wanted.",
+    )
     bad_row_share: Fraction = Field(
         default=0.01, description="Unreadable rows up to this share (of at least 100) are skipped; more is an error."
     )

@@ -82,10 +82,20 @@ class MaskedDiffusion(Config):
     )
 
 
+class PrefixLm(Config):
+    """The beginning of a text is read from both sides, the rest is predicted from left to right."""
+
+    kind: Literal["prefix_lm"] = "prefix_lm"
+    prefix: Literal["random", "prompt"] = Field(
+        default="random",
+        description="'random': up to a place drawn anew at each visit; 'prompt': what precedes the first trained token.",
+    )
+
+
 class MixtureTerm(Config):
     """One objective of several that are learned together."""
 
-    objective: Annotated[CausalLm | MaskedLm | MaskedDiffusion, Field(discriminator="kind")] = Field(
+    objective: Annotated[CausalLm | PrefixLm | MaskedLm | MaskedDiffusion, Field(discriminator="kind")] = Field(
         default=CausalLm(), description="What is learned."
     )
     weight: NonNegativeFloat = Field(
@@ -129,7 +139,8 @@ class Mixture(Config):
 
 
 Objective = Annotated[
-    CausalLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive, Field(discriminator="kind")
+    CausalLm | PrefixLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive,
+    Field(discriminator="kind"),
 ]
 
 

@@ -8,6 +8,7 @@ The trained one is GPT-2's scheme (Radford et al. 2019, section 2.2) with each d
     <|end|>         closes a turn; chat generation stops at it
 
     <|mask|>        only if asked for: stands for what a masked or diffusion objective hides
+    <|fim_prefix|> <|fim_suffix|> <|fim_middle|>   only if asked for: the parts of a rearranged document
 
 All are distinct: a pad that equals the end token, masked by its id, makes a model that never stops (trl issue 976).
 """
@@ -32,6 +33,7 @@ PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END = (
     "<|end|>",
 )
 MASK = "<|mask|>"
+FIM_MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 SPECIALS = (PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END)
 LEAST_VOCABULARY = 300  # 256 bytes, the specials, and a few merges
 
@@ -50,7 +52,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, max_length: int, *, mask_token: bool = False
+    texts: Iterable[str], vocab_size: int, max_length: int, *, mask_token: bool = False, fim_marks: bool = False
 ) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with a chat template; the same texts give the same tokenizer.
 
@@ -59,6 +61,7 @@ def train_tokenizer(
         vocab_size: entries, specials included; little text may give fewer.
         max_length: tokens of the model's longest input; told by the tokenizer, it cuts nothing.
         mask_token: whether there is one.
+        fim_marks: whether there are those of fill-in-the-middle.
 
     Raises:
         ConfigError: vocab_size is below 300.
@@ -69,7 +72,7 @@ def train_tokenizer(
             f"tokenizer.vocab_size={vocab_size} is too small: 256 bytes and {len(SPECIALS)} special tokens leave no room "
             f"for words. Set it to at least {LEAST_VOCABULARY}."
         )
-    counted = _Counted(texts)
+    counted, marks = _Counted(texts), FIM_MARKS if fim_marks else ()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -81,7 +84,7 @@ def train_tokenizer(
             vocab_size=vocab_size,
             min_frequency=2,
             show_progress=False,
-            special_tokens=[*SPECIALS, MASK] if mask_token else list(SPECIALS),
+            special_tokens=[*SPECIALS, *([MASK] if mask_token else []), *marks],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         ),
     )
@@ -92,7 +95,7 @@ def train_tokenizer(
         pad_token=PAD,
         bos_token=DOCUMENT,
         eos_token=DOCUMENT,
-        extra_special_tokens=[SYSTEM, USER, ASSISTANT, END],
+        extra_special_tokens=[SYSTEM, USER, ASSISTANT, END, *marks],
         **({"mask_token": MASK} if mask_token else {}),
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal, assert_never
 
 from genai_core.config.masking import Masking
-from genai_core.config.training import CausalLm, HybridLm, JointContrastive, MaskedDiffusion, MaskedLm, Mixture, Reads
+from genai_core.config.training import (
+    CausalLm,
+    HybridLm,
+    JointContrastive,
+    MaskedDiffusion,
+    MaskedLm,
+    Mixture,
+    PrefixLm,
+    Reads,
+)
 from genai_core.config.training import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ConfigError
@@ -14,6 +23,7 @@ from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.objectives.info_nce import InfoNceObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
+from genai_core.objectives.prefix_lm import PrefixLmObjective
 
 
 def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[Weighted, ...]:
@@ -29,6 +39,8 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
     match config:
         case CausalLm():
             return (Weighted(CausalLmObjective(), 1.0),)
+        case PrefixLm():
+            return (Weighted(PrefixLmObjective(config.prefix), 1.0),)
         case MaskedLm():
             return (Weighted(_masked(config.masking, config.mask_token, config.reads, tokenizer), 1.0),)
         case HybridLm():

@@ -26,6 +26,7 @@ from genai_core.data.decontamination import find_contamination, find_repeated_pr
 from genai_core.data.dedup import Duplicate, find_exact, find_near
 from genai_core.data.documents import Document, Pair, write_documents, write_pairs
 from genai_core.data.dropped import Dropped
+from genai_core.data.fill_in_middle import encode_with_middles
 from genai_core.data.groups import join_groups, shuffle, shuffle_groups
 from genai_core.data.links import keep_links, link_titles
 from genai_core.data.ngrams import ngram_bits_per_byte
@@ -271,6 +272,7 @@ def _make_tokenizer(settings: AugmentationConfig, context: StageContext, train: 
             settings.tokenizer.vocab_size,
             max_length=settings.seq_len,
             mask_token=settings.tokenizer.mask_token,
+            fim_marks=settings.fim_rate > 0,
         )
     from genai_core.models.load import load_base_tokenizer
 
@@ -314,7 +316,13 @@ def _write(
         by_group = settings.context == "group"
         if side == "train":  # neighbours in a row would otherwise be of one module
             documents = shuffle_groups(documents, settings.seed) if by_group else shuffle(documents, settings.seed)
-        counted = _Counted(encode_documents(tokenizer, (document.text for document in documents)))
+        texts = [document.text for document in documents]
+        if side == "train" and settings.fim_rate:
+            names = [document.doc_id for document in documents]
+            encoded = encode_with_middles(tokenizer, texts, names, settings.fim_rate, settings.seed)
+        else:
+            encoded = encode_documents(tokenizer, texts)
+        counted = _Counted(encoded)
         sequences = join_groups(counted, [document.group for document in documents], end) if by_group else counted
         path = output / "packed" / f"{side}.arrow"
         pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
