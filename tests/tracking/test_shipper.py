@@ -216,9 +216,9 @@ def test_shipping_a_thousand_metrics_costs_little(tracker: Tracker, tmp_path: Pa
         journal.metrics(step, {f"m{i}": step + i / 10 for i in range(10)})
     per_row = (time.thread_time() - began) / 300
     assert per_row < 1e-3  # on the step path: 10 metrics in well under a millisecond
-    began = time.process_time()
+    began = time.thread_time()  # its own: what other tests' threads do meanwhile is not the shipper's
     assert replay_journal(path, tracker, run_id)
-    assert (time.process_time() - began) / 3 < 0.5
+    assert (time.thread_time() - began) / 3 < 0.5
 
 
 # --- the whole run of a stage
