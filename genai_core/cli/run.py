@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,9 @@ def run_recipe(
     stop.arm()
     run = Run(recipe, settings, list(refresh), console, stop, started)
     try:
-        try:
+        with closing(run):
             run.prepare()
             run.execute()
-        finally:
-            run.close()
     except GenaiCoreError as error:
         run.status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
         if isinstance(error, UserError) and not run.rows:
