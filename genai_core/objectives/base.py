@@ -101,20 +101,33 @@ class RowObjective(Protocol):
         ...
 
 
-@runtime_checkable
-class TokenObjective(Protocol):
-    """A row objective whose loss is a sum over tokens, so that it can be measured on held-out text."""
+class TokenObjective:
+    """A row objective whose loss is a sum over tokens, so that it can be measured on held-out text.
+
+    Here it is the negative log-likelihood of every token with a label; what weighs or counts otherwise says so.
+    """
+
+    name: str
+    """Of its one term."""
 
     is_likelihood: bool
     """Whether the sum over a text bounds its negative log-likelihood from above (or is it): then bits per byte mean it."""
 
     def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the loss of each token, (B, T) in nats, 0 where it has none."""
-        ...
+        return -outputs["logps"] * (batch["labels"] != IGNORE_INDEX)
 
     def counted(self, batch: Batch) -> Tensor:
         """Return the tokens that the mean is over, (B, T) bool."""
-        ...
+        return batch["labels"] != IGNORE_INDEX
+
+    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the number of tokens that the mean is over."""
+        return {self.name: self.counted(batch).sum()}
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
+        """Return the summed loss and its count."""
+        return LossTerms({self.name: Term(self.token_losses(outputs, batch).sum(), self.counts(batch)[self.name])})
 
 
 @runtime_checkable
@@ -166,3 +179,7 @@ class Weighted:
 
     phase: tuple[float, float] = (0.0, 1.0)
     """The part of the training in which it counts: progress in [begin, end)."""
+
+    def is_active(self, progress: float) -> bool:
+        """Return whether it counts at this point of the training."""
+        return self.phase[0] <= progress < self.phase[1]

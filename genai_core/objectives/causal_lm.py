@@ -12,11 +12,11 @@ across the border of two packed documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, LossTerms, Term
+from genai_core.objectives.base import IGNORE_INDEX, Forward, TokenObjective
 
 
 def causal_lm_loss(logps: Tensor, labels: Tensor) -> Tensor:
@@ -29,28 +29,12 @@ def causal_lm_loss(logps: Tensor, labels: Tensor) -> Tensor:
     return -(logps * (labels != IGNORE_INDEX)).sum()
 
 
-class CausalLmObjective:
+class CausalLmObjective(TokenObjective):
     """`causal_lm`, in nats per supervised token."""
 
+    name = "causal_lm"
     is_likelihood = True
-
-    def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the negative log-likelihood of each supervised token, (B, T)."""
-        return -outputs["logps"] * self.counted(batch)
-
-    def counted(self, batch: Batch) -> Tensor:
-        """Return the supervised tokens, (B, T) bool."""
-        return batch["labels"] != IGNORE_INDEX
 
     def forwards(self) -> Sequence[Forward]:
         """Return one causal pass that gives log-probabilities."""
         return (Forward(outputs=frozenset({"logps"})),)
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the number of supervised tokens."""
-        return {"causal_lm": (batch["labels"] != IGNORE_INDEX).sum()}
-
-    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
-        """Return the summed negative log-likelihood and its count."""
-        loss_sum = causal_lm_loss(outputs["logps"], batch["labels"])
-        return LossTerms({"causal_lm": Term(loss_sum, self.counts(batch)["causal_lm"])})

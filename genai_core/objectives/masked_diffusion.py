@@ -29,12 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, LossTerms, Term
+from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, TokenObjective
 
 
-class MaskedDiffusionObjective:
+class MaskedDiffusionObjective(TokenObjective):
     """`masked_diffusion`, in nats per token that can be masked: an upper bound of the negative log-likelihood."""
 
+    name = "masked_diffusion"
     is_likelihood = True
 
     def __init__(self, mask_id: int, offset: Literal[0, 1] = 0) -> None:
@@ -77,19 +78,8 @@ class MaskedDiffusionObjective:
 
     def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the weighted negative log-likelihood of each masked token, (B, T), 0 elsewhere."""
-        masked = batch["labels"] != IGNORE_INDEX
-        return -outputs["logps"] * masked * batch["weight"].to(outputs["logps"].dtype)[:, None]
+        return super().token_losses(outputs, batch) * batch["weight"].to(outputs["logps"].dtype)[:, None]
 
     def counted(self, batch: Batch) -> Tensor:
         """Return all tokens that could have been masked, (B, T) bool."""
         return batch["maskable"]
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the number of tokens that could have been masked."""
-        return {"masked_diffusion": self.counted(batch).sum()}
-
-    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
-        """Return the summed bound and its count."""
-        return LossTerms(
-            {"masked_diffusion": Term(self.token_losses(outputs, batch).sum(), self.counts(batch)["masked_diffusion"])}
-        )

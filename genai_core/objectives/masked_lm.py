@@ -16,18 +16,17 @@ segment's first token, before which there is no place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from genai_core.data.masking import Masker
-from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, LossTerms, Term
+from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, TokenObjective
 
 
-class MaskedLmObjective:
+class MaskedLmObjective(TokenObjective):
     """`masked_lm` (or `mntp`, read at the place before), in nats per hidden token."""
 
     is_likelihood = False
@@ -53,19 +52,3 @@ class MaskedLmObjective:
         labels = torch.from_numpy(np.where(hidden, ids, IGNORE_INDEX))
         device = batch["input_ids"].device
         return {**batch, "input_ids": torch.from_numpy(noisy).to(device), "labels": labels.to(device)}
-
-    def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the negative log-likelihood of each hidden token, (B, T)."""
-        return -outputs["logps"] * self.counted(batch)
-
-    def counted(self, batch: Batch) -> Tensor:
-        """Return the hidden tokens, (B, T) bool."""
-        return batch["labels"] != IGNORE_INDEX
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the number of hidden tokens."""
-        return {self.name: self.counted(batch).sum()}
-
-    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
-        """Return the summed negative log-likelihood and its count."""
-        return LossTerms({self.name: Term(self.token_losses(outputs, batch).sum(), self.counts(batch)[self.name])})

@@ -11,7 +11,7 @@ models that learn it from the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from genai_core.models.backbone import see_segments
-from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, LossTerms, Term
+from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, TokenObjective
 
 Prefix = Literal["random", "prompt"]
 
 
-class PrefixLmObjective:
+class PrefixLmObjective(TokenObjective):
     """`prefix_lm`, in nats per predicted token."""
 
+    name = "prefix_lm"
     is_likelihood = False
 
     def __init__(self, prefix: Prefix) -> None:
@@ -55,22 +56,6 @@ class PrefixLmObjective:
             draws = np.random.Generator(np.random.PCG64(seed)).random(len(starts))
             found[row] = np.repeat(1 + (draws * np.maximum(1, sizes - 1)).astype(np.int64), sizes)
         return torch.from_numpy(found).to(batch["position_ids"].device)
-
-    def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the negative log-likelihood of each predicted token, (B, T)."""
-        return -outputs["logps"] * self.counted(batch)
-
-    def counted(self, batch: Batch) -> Tensor:
-        """Return the predicted tokens, (B, T) bool."""
-        return batch["labels"] != IGNORE_INDEX
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the number of predicted tokens."""
-        return {"prefix_lm": self.counted(batch).sum()}
-
-    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
-        """Return the summed negative log-likelihood and its count."""
-        return LossTerms({"prefix_lm": Term(self.token_losses(outputs, batch).sum(), self.counts(batch)["prefix_lm"])})
 
 
 def _prompts(batch: Batch) -> Tensor:

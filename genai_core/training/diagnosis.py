@@ -56,11 +56,7 @@ def worst_rows(
         group: the rows are shared over its ranks.
         shown: how many are returned.
     """
-    plain = [
-        one
-        for one in objectives
-        if not isinstance(one.objective, CoupledObjective) and one.phase[0] <= progress < one.phase[1]
-    ]
+    plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective) and one.is_active(progress)]
     losses: list[Tensor] = []
     for visit in group.share(np.arange(len(indices))):
         index, part = int(indices[visit]), slice(visit, visit + 1)

@@ -240,7 +240,7 @@ class Engine:
     def _compare_terms(self, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
         """Tell how large each objective's own gradient is, from a pass of its own; the noise is the step's."""
         norms: dict[str, float] = {}
-        for one in (one for one in self._objectives if one.phase[0] <= self._progress < one.phase[1]):
+        for one in (one for one in self._objectives if one.is_active(self._progress)):
             figures = self._descend([one], batches, seeds)
             norm = float(self._gradient_norm())
             norms.update({f"grad_norm/{name}": norm for name in figures.terms})

@@ -115,7 +115,7 @@ def pass_of(weighted: Weighted, view: Batch) -> tuple[Any, ...]:
         (one.model, one.attention, one.offset, one.excluded) for one in weighted.objective.forwards()
     }
     assert len(forwards) == 1, f"{type(weighted.objective).__name__} needs passes of different kinds"
-    return (id(view), weighted.rows, *forwards.pop())
+    return (id(view), *forwards.pop())
 
 
 def accumulate_gradients(
@@ -139,7 +139,7 @@ def accumulate_gradients(
         seeds: one a micro-batch, for dropout.
         progress: of the training, in [0, 1), for objectives whose noise changes on the way.
     """
-    objectives = [one for one in objectives if one.phase[0] <= progress < one.phase[1]]
+    objectives = [one for one in objectives if one.is_active(progress)]
     views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]
     counts = _sum_counts(objectives, views, group)
     coupled = {
