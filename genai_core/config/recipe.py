@@ -11,7 +11,7 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
-from genai_core.config.training import AdamW, TrainingConfig, ends_causal, parts_of
+from genai_core.config.training import AdamW, TrainingConfig, ends_causal, mixed_datasets, parts_of
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -87,6 +87,15 @@ class Recipe(Config):
                     f"{place}.objective.kind={objective.kind!r} does not learn to write from left to right, as the stages "
                     "after it ask. Use it in pretraining, or one that is causal too, such as kind='hybrid_lm'."
                 )
+            if place != "pretraining" and training.curriculum:
+                raise ValueError(
+                    f"{place}.curriculum cuts rows, and would part prompts from their answers. Use it in pretraining only."
+                )
+        if mixed_datasets(self.pretraining.objective) and self.pretraining.curriculum:
+            raise ValueError(
+                "pretraining.curriculum cuts rows, and pretraining.objective.datasets may have instruction pairs, whose prompts "
+                "it would part from their answers. Use one of the two."
+            )
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "

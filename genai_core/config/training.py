@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from genai_core.config.base import (
     Config,
     Fraction,
+    LeftOutWhile,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -35,6 +36,7 @@ class JointContrastive(Config):
 
 
 Reads = Literal["own", "previous"]
+DatasetName = Literal["text", "pairs"]
 
 
 class MaskedLm(Config):
@@ -101,13 +103,26 @@ class MixtureTerm(Config):
     weight: NonNegativeFloat = Field(
         default=1.0, description="Weight of the term's mean (over its own tokens) in the loss."
     )
+    dataset: Annotated[DatasetName | None, LeftOutWhile(None)] = Field(
+        default=None, description="The one of `datasets` whose rows it is computed on; none = the rows of all."
+    )
     rows: Fraction = Field(
         default=1.0,
         gt=0,
-        description="Share of each step's rows that it is computed on; 1 = all. Shares below 1 do not overlap.",
+        description="Share of each step's rows (of its dataset's, if it has one) that it is computed on; 1 = all. Shares below 1 "
+        "do not overlap.",
     )
     begin: Fraction = Field(default=0.0, description="Part of the training's steps after which it begins to count.")
     end: Fraction = Field(default=1.0, description="Part of the training's steps after which it no longer counts.")
+
+
+class MixedDataset(Config):
+    """One of several datasets that a training's rows come from."""
+
+    name: DatasetName = Field(
+        description="'text': the corpus's documents; 'pairs': its instruction pairs, of which the answers are learned."
+    )
+    rows: Fraction = Field(gt=0, description="Share of every step's rows that come from it; all shares sum to 1.")
 
 
 class Mixture(Config):
@@ -115,12 +130,29 @@ class Mixture(Config):
 
     kind: Literal["mixture"] = "mixture"
     terms: tuple[MixtureTerm, ...] = Field(min_length=1, description="The objectives.")
+    datasets: Annotated[tuple[MixedDataset, ...], LeftOutWhile(())] = Field(
+        default=(),
+        description="The datasets that every step's rows come from; none = the rows that the stage has anyway.",
+    )
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Mixture:
-        shares = sum(term.rows for term in self.terms if term.rows < 1)
-        if shares > 1 + 1e-9:
-            raise ValueError(f"the shares of rows below 1 are {shares:g} together. Lower some, to 1 at most.")
+        names = [dataset.name for dataset in self.datasets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"datasets are named twice: {', '.join(names)}. Make them one.")
+        total = sum(dataset.rows for dataset in self.datasets)
+        if self.datasets and abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of the datasets are {total:g} together. They must sum to 1.")
+        for term in self.terms:
+            if term.dataset is not None and term.dataset not in names:
+                raise ValueError(
+                    f"a term of kind {term.objective.kind!r} is computed on dataset {term.dataset!r}, but `datasets` has "
+                    f"{', '.join(names) or 'none'}. Add it there with a share of the rows."
+                )
+        for dataset in {term.dataset for term in self.terms}:
+            shares = sum(term.rows for term in self.terms if term.rows < 1 and term.dataset == dataset)
+            if shares > 1 + 1e-9:
+                raise ValueError(f"the shares of rows below 1 are {shares:g} together. Lower some, to 1 at most.")
         for term in self.terms:
             if term.begin >= term.end:
                 raise ValueError(f"a term begins at {term.begin:g} and ends at {term.end:g}: it would never count.")
@@ -129,8 +161,8 @@ class Mixture(Config):
             active = [term for term in self.terms if term.begin <= at < term.end]
             if not active:
                 raise ValueError(f"from {at:g} of the training on no term counts. Let one begin there, or end later.")
-            names = [(term.objective.kind, getattr(term.objective, "reads", "")) for term in active]
-            if len(set(names)) < len(names):
+            kinds = [(term.objective.kind, getattr(term.objective, "reads", ""), term.dataset) for term in active]
+            if len(set(kinds)) < len(kinds):
                 raise ValueError(
                     f"two terms of kind {active[0].objective.kind!r} count at {at:g} of the training. Make them one, or let "
                     "one begin where the other ends."
@@ -147,6 +179,11 @@ Objective = Annotated[
 def parts_of(objective: Objective) -> tuple[Config, ...]:
     """Return the objectives of a mixture, else the objective alone."""
     return tuple(term.objective for term in objective.terms) if isinstance(objective, Mixture) else (objective,)
+
+
+def mixed_datasets(objective: Objective) -> tuple[MixedDataset, ...]:
+    """Return the datasets that an objective's rows come from; none where they are those that the stage has anyway."""
+    return objective.datasets if isinstance(objective, Mixture) else ()
 
 
 def ends_causal(objective: Objective) -> bool:
@@ -215,6 +252,13 @@ class SpikeConfig(Config):
     rollback_budget: NonNegativeInt = Field(default=2, description="Roll-backs before the run stops with a diagnosis.")
 
 
+class ShorterRows(Config):
+    """A time at the beginning of a training in which rows are cut."""
+
+    seq_len: PositiveInt = Field(description="Tokens that rows are cut to; training.seq_len is a multiple of it.")
+    end: Fraction = Field(gt=0, lt=1, description="Part of the training's steps after which it ends.")
+
+
 class TrainingConfig(Config):
     """How one model is trained; everything here defines the result."""
 
@@ -225,6 +269,11 @@ class TrainingConfig(Config):
         default=8192, description="Tokens of one optimizer step, over all workers; a multiple of seq_len."
     )
     seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row; the same as data.seq_len.")
+    curriculum: Annotated[tuple[ShorterRows, ...], LeftOutWhile(())] = Field(
+        default=(),
+        description="Shorter rows first, as many tokens a step: steps are faster, and what is near is learned before what is far. "
+        "By growing `end`; none = rows of seq_len from the start.",
+    )
     optimizer: Optimizer = Field(default=AdamW(), description="The update rule.")
     schedule: Schedule = Field(default=Wsd(), description="The learning rate over the steps.")
     max_grad_norm: PositiveFloat = Field(default=1.0, description="A gradient with a larger norm is scaled down to it.")
@@ -245,7 +294,20 @@ class TrainingConfig(Config):
                 f"global_batch_tokens={self.global_batch_tokens:,} is not a multiple of seq_len={self.seq_len:,}. "
                 f"Set it to {nearest:,}, or change seq_len."
             )
+        for phase in self.curriculum:
+            if self.seq_len % phase.seq_len:
+                raise ValueError(
+                    f"curriculum: rows of seq_len={self.seq_len:,} cannot be cut into rows of {phase.seq_len:,}. "
+                    f"Use a divisor of {self.seq_len:,}."
+                )
+        ends = [phase.end for phase in self.curriculum]
+        if sorted(set(ends)) != ends:
+            raise ValueError(f"curriculum: its ends are {ends}. Let each be larger than the one before.")
         return self
+
+    def length_at(self, step: int) -> int | None:
+        """Return the tokens that the rows of a step are cut to; None leaves them whole."""
+        return next((phase.seq_len for phase in self.curriculum if step < phase.end * self.steps), None)
 
     def rows_per_step(self) -> int:
         """Packed rows in one optimizer step."""

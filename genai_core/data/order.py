@@ -30,10 +30,18 @@ def rows_for_step(seed: int, step: int, rows_per_step: int, n_rows: int) -> np.n
     Raises:
         DataError: there are no rows.
     """
+    return rows_of_visits(seed, step * rows_per_step, (step + 1) * rows_per_step, n_rows)
+
+
+def rows_of_visits(seed: int, first: int, end: int, n_rows: int) -> np.ndarray:
+    """Return the row numbers of the visits [first, end), int64, counted from the beginning of the training.
+
+    Raises:
+        DataError: there are no rows.
+    """
     if n_rows < 1:
         raise DataError("There are no packed rows to train on: the corpus is smaller than one row, or all was dropped.")
-    first, end = step * rows_per_step, (step + 1) * rows_per_step
-    parts = []
+    parts = [np.empty(0, dtype=np.int64)]
     while first < end:
         epoch, offset = divmod(first, n_rows)
         count = min(end - first, n_rows - offset)

@@ -27,7 +27,8 @@ Batch = Mapping[str, Tensor]
 """input_ids, labels, position_ids, segment_ids: each (B, T), integers; see data/collate.
 
 In training also noise (B,), a random integer for each visit of a row, and place (B,), where the row stands among those of
-the step, in [0, 1): one value in each of R cells for R rows, so that what is drawn from it is spread evenly.
+the step, in [0, 1): one value in each of R cells for R rows, so that what is drawn from it is spread evenly. Where datasets
+are mixed also source (B,), the number of each row's dataset, whose rows have places among themselves.
 """
 
 
@@ -179,6 +180,12 @@ class Weighted:
 
     phase: tuple[float, float] = (0.0, 1.0)
     """The part of the training in which it counts: progress in [begin, end)."""
+
+    dataset: int | None = None
+    """The rows of one dataset, by their `source`; None = all rows."""
+
+    suffix: str = ""
+    """Behind the names of its terms, where an objective is there twice."""
 
     def is_active(self, progress: float) -> bool:
         """Return whether it counts at this point of the training."""

@@ -67,16 +67,30 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
 
 def _mixture(config: Mixture, tokenizer: Any) -> tuple[Weighted, ...]:
     """Return the terms; shares of rows below 1 lie side by side, in the order of the terms, anew in every phase."""
-    taken: dict[tuple[float, float], float] = {}
-    found = []
+    names = [dataset.name for dataset in config.datasets]
+    found: list[Weighted] = []
     for term in config.terms:
         [one] = build_objectives(term.objective, tokenizer)
         phase = (term.begin, term.end)
+        dataset = None if term.dataset is None else names.index(term.dataset)
         low = 0.0
         if term.rows < 1:
-            low = sum(share for (begin, end), share in taken.items() if begin < term.end and term.begin < end)
-            taken[phase] = taken.get(phase, 0.0) + term.rows
-        found.append(Weighted(one.objective, term.weight, rows=(low, min(1.0, low + term.rows)), phase=phase))
+            beside = [
+                high - low
+                for (low, high), (begin, end) in ((it.rows, it.phase) for it in found if it.dataset == dataset)
+                if high - low < 1 and begin < term.end and term.begin < end
+            ]
+            low = sum(beside)
+        found.append(
+            Weighted(
+                one.objective,
+                term.weight,
+                rows=(low, min(1.0, low + term.rows)),
+                phase=phase,
+                dataset=dataset,
+                suffix=f"_{term.dataset}" if term.dataset else "",
+            )
+        )
     return tuple(found)
 
 

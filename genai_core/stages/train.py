@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import TrainingConfig
+from genai_core.config.training import TrainingConfig, mixed_datasets
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.training.plan import KnownPlans
+
+if TYPE_CHECKING:
+    from genai_core.data.packing import PackedRows
 
 PLANS = KnownPlans()
 
@@ -26,10 +30,15 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
     """Train a base model on the packed rows of the corpus."""
     corpus = context.inputs["corpus"]
     rows, shares = _text_rows(config, context)
+    datasets = {"text": rows}
+    if any(dataset.name == "pairs" for dataset in mixed_datasets(config.training.objective)):
+        pairs, _ = _pair_rows(config.training, context)
+        datasets["pairs"] = _rewrite(pairs, context, "rows/pairs.arrow")
     result = _train(
         config.training,
         context,
         rows=rows,
+        datasets=datasets,
         held_out=corpus / "packed" / "heldout.arrow",
         start={"base": config.base.model_dump(mode="json"), "base_ref": _dump(context.refs.get("base"))},
     )
@@ -52,19 +61,13 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
     extra: list[Pair] = []
     for role in sorted((role for role in context.inputs if role.startswith("extra-")), key=_number):
         extra += read_pairs(context.inputs[role] / "pairs" / "train.parquet")
-    rows, stats = build_tuning_rows(
-        read_pairs(corpus / "pairs" / "train.parquet"),
-        extra,
-        tokenizer,
-        training.seq_len,
-        config.min_real_share,
-        training.seed,
-        config.max_real_share,
-    )
+    rows, stats = _pair_rows(training, context, extra, config.min_real_share, config.max_real_share)
     rows_file = context.workspace.path / "rows" / "train.arrow"
     draft = rows_file.with_suffix(".part")
     replayed = 0
-    if config.replay_share:
+    mixed = {dataset.name for dataset in mixed_datasets(training.objective)}
+    datasets = {"pairs": rows_file, **({"text": _text_rows(config, context)[0]} if "text" in mixed else {})}
+    if config.replay_share and not mixed:
         text = PackedRows.open(_text_rows(config, context)[0])
         replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
     else:
@@ -80,7 +83,12 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
         else:
             held_out_file = _rewrite(held_out, context, "rows/heldout.arrow")
     result = _train(
-        training, context, rows=rows_file, held_out=held_out_file, start={"model": str(context.inputs["model"])}
+        training,
+        context,
+        rows=rows_file,
+        datasets=datasets,
+        held_out=held_out_file,
+        start={"model": str(context.inputs["model"])},
     )
     shares = {
         "train_rows": float(stats["rows"] + replayed),
@@ -107,8 +115,37 @@ def _text_rows(config: PretrainStage | TuneStage, context: StageContext) -> tupl
     return target, {"train_rows": float(len(text) + repeated), "repeated_rows": float(repeated)}
 
 
+def _pair_rows(
+    training: TrainingConfig,
+    context: StageContext,
+    extra: Sequence[Pair] = (),
+    min_real_share: float = 0.0,
+    max_real_share: float = 1.0,
+) -> tuple[PackedRows, dict[str, Any]]:
+    """Return the rows of the corpus's pairs and the extra ones, and what went into them."""
+    from genai_core.data.tokenizer import load_tokenizer
+    from genai_core.data.tuning_rows import build_tuning_rows
+
+    corpus = context.inputs["corpus"]
+    return build_tuning_rows(
+        read_pairs(corpus / "pairs" / "train.parquet"),
+        extra,
+        load_tokenizer(corpus / "tokenizer"),
+        training.seq_len,
+        min_real_share,
+        training.seed,
+        max_real_share,
+    )
+
+
 def _train(
-    training: TrainingConfig, context: StageContext, *, rows: Path, held_out: Path | None, start: dict[str, Any]
+    training: TrainingConfig,
+    context: StageContext,
+    *,
+    rows: Path,
+    datasets: Mapping[str, Path],
+    held_out: Path | None,
+    start: dict[str, Any],
 ) -> StageResult:
     from genai_core.training.plan import place_workers
     from genai_core.training.worker import SUMMARY, TOLD, train_worker
@@ -133,6 +170,7 @@ def _train(
             "key": job.key,
             "journal": str(context.journal.path),
             "rows": str(rows),
+            "datasets": {dataset.name: str(datasets[dataset.name]) for dataset in mixed_datasets(training.objective)},
             "held_out": str(held_out) if held_out is not None else "",
             "tokenizer": str(context.inputs["corpus"] / "tokenizer"),
             "training": training.model_dump(mode="json"),

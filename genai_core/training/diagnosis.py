@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genai_core.data.order import RowNoise
 from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, take_batch
+from genai_core.training.rows import StepRows
 from genai_core.training.state import trained_parameters
 from genai_core.training.step import Precision, run_forward, view_of
 
@@ -34,9 +32,7 @@ def largest_gradients(model: Any, shown: int = SHOWN) -> list[tuple[str, float]]
 def worst_rows(
     model: Any,
     objectives: Sequence[Weighted],
-    rows: Rows,
-    indices: np.ndarray,
-    noise: RowNoise,
+    visits: StepRows,
     *,
     progress: float,
     precision: Precision,
@@ -48,9 +44,7 @@ def worst_rows(
     Args:
         model: as it is.
         objectives: of the run; those that compare rows say nothing of a single one.
-        rows: packed rows.
-        indices: (R,) those of the step.
-        noise: of their visits.
+        visits: the rows of the step.
         progress: of the training.
         precision: of the matrix products.
         group: the rows are shared over its ranks.
@@ -58,9 +52,9 @@ def worst_rows(
     """
     plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective) and one.is_active(progress)]
     losses: list[Tensor] = []
-    for visit in group.share(np.arange(len(indices))):
-        index, part = int(indices[visit]), slice(visit, visit + 1)
-        batch = take_batch(rows, indices[part], noise[part], group.device)
+    for visit in group.share(range(len(visits.indices))):
+        index = int(visits.indices[visit])
+        batch = visits.take(slice(visit, visit + 1), group.device)
         loss = torch.zeros((), dtype=torch.float64, device=group.device)
         for one in plain:
             view = view_of(one, batch, progress)

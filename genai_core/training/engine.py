@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from genai_core.config.training import TrainingConfig
-from genai_core.data.order import RowNoise, noise_for_step, rows_for_step
+from genai_core.data.order import rows_for_step
 from genai_core.errors import ConfigError, InterruptedRunError, TrainingDivergedError
 from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
@@ -31,7 +31,7 @@ from genai_core.training.diagnosis import describe_divergence, largest_gradients
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
 from genai_core.training.optimizers import make_optimizers
 from genai_core.training.parallel import Group
-from genai_core.training.rows import Rows, take_batch
+from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.state import Counters, blank_tensors, read_tensors, write_tensors
@@ -187,12 +187,10 @@ class Engine:
     def _make_step(self) -> None:
         started = time.monotonic()
         config, step = self._config, self._counters.step
-        indices = rows_for_step(config.seed, step, config.rows_per_step(), len(self._rows))
-        visits = np.arange(len(indices))
-        noise = noise_for_step(config.seed, step, len(indices))
-        size, own = self._micro_batch_rows, self._group.share(visits)
-        parts = [slice(int(own[at]), min(int(own[at]) + size, int(own[-1]) + 1)) for at in range(0, len(own), size)]
-        batches = [take_batch(self._rows, indices[part], noise[part], self._group.device) for part in parts]
+        visits = rows_of_step(self._rows, config, step)
+        size, own = self._micro_batch_rows, self._group.share(range(len(visits.indices)))
+        parts = [slice(at, min(at + size, own.stop)) for at in range(own.start, own.stop, size)]
+        batches = [visits.take(part, self._group.device) for part in parts]
         seeds = [noise_seed(config.seed, step, micro_step, self._group.rank) for micro_step in range(len(batches))]
         if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
             self._compare_terms(batches, seeds)
@@ -202,7 +200,7 @@ class Engine:
         share = rate_share(config.schedule, step, config.steps)
         reason = self._detector.judge(figures.loss, grad_norm)
         if reason:
-            self._skip(reason, figures, indices, noise, grad_norm)
+            self._skip(reason, figures, visits, grad_norm)
         else:
             torch.nn.utils.clip_grads_with_norm_(self._model.parameters(), config.max_grad_norm, norm)
             self._optimizers.step(share)
@@ -274,7 +272,7 @@ class Engine:
             **shown,
         )
 
-    def _skip(self, reason: str, figures: StepFigures, indices: np.ndarray, noise: RowNoise, grad_norm: float) -> None:
+    def _skip(self, reason: str, figures: StepFigures, visits: StepRows, grad_norm: float) -> None:
         """Leave the weights as they are; past the budget go back, past that budget too give up."""
         counters, budget = self._counters, self._config.spikes
         counters.skipped += 1
@@ -282,7 +280,7 @@ class Engine:
         self._log.event(
             f"step {counters.step} skipped: {reason}",
             step=counters.step,
-            rows=[int(index) for index in indices[:32]],
+            rows=[int(index) for index in visits.indices[:32]],
             loss=_sayable(figures.loss),
             grad_norm=_sayable(grad_norm),
         )
@@ -293,9 +291,7 @@ class Engine:
             rows = worst_rows(
                 self._model,
                 self._objectives,
-                self._rows,
-                indices,
-                noise,
+                visits,
                 progress=self._progress,
                 precision=self._precision,
                 group=self._group,

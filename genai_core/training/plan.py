@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from genai_core.config.compute import ComputeConfig
-from genai_core.data.order import noise_for_step
+from genai_core.data.mixing import visits_of_step
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.training.checkpoint import Events, Keeper
@@ -192,8 +192,8 @@ def _measure(
 
     def run_pass(kind: Precision, size: int) -> float:
         """Return rows per second of one forward and backward pass, 0 if there is no time left for it."""
-        indices = [index % len(rows) for index in range(size)]
-        batch = take_batch(rows, indices, noise_for_step(0, 0, size), group.device)
+        indices, visits = visits_of_step(rows, 0, 0, size)
+        batch = take_batch(rows, indices, visits, group.device)
         started = time.monotonic()
         if started > deadline:
             return 0.0

@@ -99,6 +99,9 @@ def view_of(weighted: Weighted, batch: Batch, progress: float) -> Batch:
         batch: with noise and place if the objective corrupts or has a share only.
         progress: of the training, in [0, 1).
     """
+    if weighted.dataset is not None:
+        own = batch["source"] == weighted.dataset
+        batch = {name: tensor[own] for name, tensor in batch.items()}
     low, high = weighted.rows
     if (low, high) != (0.0, 1.0):
         place = batch["place"]
@@ -172,17 +175,17 @@ def accumulate_gradients(
                     continue
                 found = one.objective.loss(outputs, view)
                 for name, term in found.terms.items():
-                    total = total + term.loss_sum * (one.weight / _at_least_one(counts[name]))
-                    _add(sums, name, term.loss_sum)
-                _note(means, maxima, found.metrics)
+                    total = total + term.loss_sum * (one.weight / _at_least_one(counts[name + one.suffix]))
+                    _add(sums, name + one.suffix, term.loss_sum)
+                _note(means, maxima, found.metrics, one.suffix)
             total.backward()
         for one, view in zip(objectives, own, strict=True):
             if not len(view["input_ids"]) and not isinstance(one.objective, CoupledObjective):
                 # no pass, but every rank must bring the same names to the sums
-                found = one.objective.loss(_no_outputs(view), view)
+                found = one.objective.loss(_no_outputs(view, model), view)
                 for name, term in found.terms.items():
-                    _add(sums, name, term.loss_sum)
-                _note(means, maxima, found.metrics)
+                    _add(sums, name + one.suffix, term.loss_sum)
+                _note(means, maxima, found.metrics, one.suffix)
     _add_up_gradients(model, group)
     figures = _reduce(sums, means, maxima, group)
     for cached in coupled.values():  # computed over all rows on every rank already
@@ -190,7 +193,9 @@ def accumulate_gradients(
         figures.metrics.update(cached.metrics)
     terms = {name: figures.sums[name] / _at_least_one(count) for name, count in counts.items()}
     weights = {
-        name: one.weight for one, view in zip(objectives, views[0], strict=True) for name in one.objective.counts(view)
+        name + one.suffix: one.weight
+        for one, view in zip(objectives, views[0], strict=True)
+        for name in one.objective.counts(view)
     }
     loss = sum(weights[name] * mean for name, mean in terms.items())
     return StepFigures(loss, terms, weights, counts, figures.metrics)
@@ -218,10 +223,11 @@ def _passes(objectives: Sequence[Weighted], views: Sequence[Batch]) -> list[list
     return list(passes.values())
 
 
-def _no_outputs(view: Batch) -> dict[str, Tensor]:
+def _no_outputs(view: Batch, model: Any) -> dict[str, Tensor]:
     """Return the outputs of a pass over no rows."""
-    none = torch.zeros(view["labels"].shape, device=view["labels"].device)  # (0, T)
-    return {"logps": none, "hidden": none.unsqueeze(-1)}
+    weight = head_weight(model)  # (V, D)
+    none = torch.zeros(view["labels"].shape, device=weight.device, dtype=weight.dtype)  # (0, T)
+    return {"logps": none, "hidden": none.unsqueeze(-1).expand(-1, -1, weight.shape[1])}
 
 
 def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]], group: Group) -> dict[str, float]:
@@ -230,7 +236,7 @@ def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]]
     for index, one in enumerate(objectives):
         for own in views:
             for name, count in one.objective.counts(own[index]).items():
-                totals[name] = totals.get(name, 0.0) + float(count)
+                totals[name + one.suffix] = totals.get(name + one.suffix, 0.0) + float(count)
     vector = torch.tensor(list(totals.values()), dtype=torch.float64, device=group.device)
     group.sum_([vector])
     return dict(zip(totals, vector.tolist(), strict=True))
@@ -253,23 +259,27 @@ def _cache_gradients(
     with torch.no_grad():
         for view, seed in zip(views, seeds, strict=True):
             torch.manual_seed(seed)
-            outputs = run_forward(model, [objective], view, precision)
+            any_rows = len(view["input_ids"]) > 0
+            outputs = run_forward(model, [objective], view, precision) if any_rows else _no_outputs(view, model)
             parts.append(objective.represent(outputs, view))
     whole, start = group.gather_rows(torch.cat(parts))
     whole.requires_grad_(True)
     found = objective.couple(whole)
     total = sum(
-        (term.loss_sum * (weighted.weight / _at_least_one(counts[name])) for name, term in found.terms.items()),
+        (
+            term.loss_sum * (weighted.weight / _at_least_one(counts[name + weighted.suffix]))
+            for name, term in found.terms.items()
+        ),
         start=torch.zeros((), dtype=whole.dtype, device=whole.device),
     )
     (slope,) = torch.autograd.grad(total, whole)
     own = slope[start : start + sum(len(part) for part in parts)]
     means: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
-    _note(means, maxima, found.metrics)
+    _note(means, maxima, found.metrics, weighted.suffix)
     return _Cached(
         slopes=list(own.split([len(part) for part in parts])),
-        sums={name: float(term.loss_sum.detach()) for name, term in found.terms.items()},
+        sums={name + weighted.suffix: float(term.loss_sum.detach()) for name, term in found.terms.items()},
         metrics=_finish_metrics({name: value.tolist() for name, value in means.items()}, maxima),
     )
 
@@ -293,8 +303,8 @@ def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
     sums[name] = sums[name] + wide if name in sums else wide
 
 
-def _note(means: dict[str, Tensor], maxima: dict[str, Tensor], metrics: Mapping[str, Mean | Max]) -> None:
-    for name, metric in metrics.items():
+def _note(means: dict[str, Tensor], maxima: dict[str, Tensor], metrics: Mapping[str, Mean | Max], suffix: str) -> None:
+    for name, metric in ((name + suffix, metric) for name, metric in metrics.items()):
         if isinstance(metric, Mean):
             _add(means, name, torch.stack([metric.total.double(), metric.count.double()]))
         else:

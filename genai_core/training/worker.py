@@ -18,7 +18,8 @@ from pydantic import Field
 from genai_core.config.base import Config
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
-from genai_core.config.training import TrainingConfig
+from genai_core.config.training import TrainingConfig, mixed_datasets
+from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
 from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import load_tokenizer
@@ -52,7 +53,8 @@ class WorkerArguments(Config):
     storage_uri: str = Field(default="", description="Store that mirrors the workspace; '' = the directory is all.")
     key: str = Field(default="", description="Stage key; needed with storage_uri.")
     journal: str = Field(description="File of the stage's journal.")
-    rows: str = Field(description="Packed rows to train on.")
+    rows: str = Field(default="", description="Packed rows to train on; '' = `datasets`.")
+    datasets: dict[str, str] = Field(default={}, description="Packed rows of each dataset that the objective mixes.")
     held_out: str = Field(default="", description="Packed rows to measure on; '' = none.")
     tokenizer: str = Field(description="Folder of the tokenizer that is published with the model.")
     model: str = Field(default="", description="Folder of the model to start from; '' = `base`.")
@@ -94,7 +96,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     tokenizer = load_tokenizer(Path(given.tokenizer))
     model = prepare_model(given, tokenizer, group)
     objectives = build_objectives(config.objective, tokenizer)
-    rows = PackedRows.open(Path(given.rows))
+    rows = _open_rows(given)
     plan = resolve_plan(
         given.compute,
         model,
@@ -171,6 +173,16 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
     return model.to(group.device)
 
 
+def _open_rows(given: WorkerArguments) -> PackedRows | MixedRows:
+    datasets = mixed_datasets(given.training.objective)
+    if not datasets:
+        return PackedRows.open(Path(given.rows))
+    parts: dict[str, PackedRows] = {
+        dataset.name: PackedRows.open(Path(given.datasets[dataset.name])) for dataset in datasets
+    }
+    return MixedRows(parts, {dataset.name: dataset.rows for dataset in datasets})
+
+
 def summarise(figures: RunFigures) -> dict[str, float]:
     """Return what is worth knowing of a finished run; equal however often it was interrupted."""
     found = {
@@ -196,7 +208,7 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
     save_model(model.cpu(), tokenizer, output)
 
 
-def _tell(figures: RunFigures, plan: Plan, rows: PackedRows, setup_seconds: float) -> dict[str, Any]:
+def _tell(figures: RunFigures, plan: Plan, rows: PackedRows | MixedRows, setup_seconds: float) -> dict[str, Any]:
     """Return the figures of this very attempt."""
     rate = figures.attempt_tokens / figures.attempt_seconds if figures.attempt_seconds else 0.0
     peak = peak_bytes()

@@ -10,7 +10,7 @@ from worker_case import digests, make_corpus, texts
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import LoraAdapter, ScratchBase
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import AdamW, TrainingConfig
+from genai_core.config.training import AdamW, MixedDataset, Mixture, MixtureTerm, TrainingConfig
 from genai_core.data.documents import Pair, write_pairs
 from genai_core.data.packing import PackedRows
 from genai_core.errors import ConfigError
@@ -128,6 +128,26 @@ def test_repeated_passages_reach_pretraining_and_the_replay_of_a_tuning(corpus, 
     [mixed] = (tmp_path / "b").rglob("rows/train.arrow")
     halves = [row.input_ids[: row.seq_lengths[0]] for row in PackedRows.open(mixed)]
     assert any(len(ids) > 8 and ids[: len(ids) // 2].tolist() == ids[len(ids) // 2 :].tolist() for ids in halves)
+
+
+def test_text_and_pairs_are_learned_in_one_run_at_their_shares(corpus, base, tmp_path):
+    objective = Mixture(
+        datasets=(MixedDataset(name="text", rows=0.75), MixedDataset(name="pairs", rows=0.25)),
+        terms=(MixtureTerm(dataset="text"), MixtureTerm(dataset="pairs", weight=0.5)),
+    )
+    training = TRAINING.model_copy(update={"objective": objective})
+    found = {
+        "a": run(tmp_path / "a", "pretrain", PretrainStage(base=BASE, training=training), {"corpus": corpus}),
+        "b": run(tmp_path / "b", "tune", TuneStage(training=training), {"corpus": corpus, "model": base[1]}),
+    }
+    for name, (result, _) in found.items():
+        assert result.metrics["steps"] == 12
+        [journal] = (tmp_path / name).rglob("journal.jsonl")
+        lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+        [last] = [line["m"] for line in lines if line.get("step") == 12 and "train/loss" in line["m"]]
+        terms = last["loss/causal_lm_text"] + 0.5 * last["loss/causal_lm_pairs"]
+        assert last["train/loss"] == pytest.approx(terms, abs=1e-6)
+        assert last["loss/causal_lm_text"] > 0 and last["loss/causal_lm_pairs"] > 0
 
 
 def test_more_workers_than_rows_are_refused_before_anything_starts(corpus, tmp_path):

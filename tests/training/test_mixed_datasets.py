@@ -1,0 +1,135 @@
+"""Several datasets and growing rows, through the real engine: terms see their own rows, and the weights are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_run import (
+    SEQ_LEN,
+    MemoryLog,
+    alone,
+    largest_difference,
+    run_small,
+    small_config,
+    small_model,
+    small_rows,
+    small_tokenizer,
+    weights,
+)
+
+from genai_core.config.training import CausalLm, MaskedLm, MixedDataset, Mixture, MixtureTerm, ShorterRows
+from genai_core.data.mixing import MixedRows
+from genai_core.data.packing import pack_examples
+from genai_core.errors import InterruptedRunError
+from genai_core.objectives.base import IGNORE_INDEX
+from genai_core.objectives.registry import build_objectives
+from genai_core.training.rows import cut_row, rows_of_step
+from genai_core.training.step import view_of
+
+DATASETS = (MixedDataset(name="text", rows=0.7), MixedDataset(name="pairs", rows=0.3))
+OF_BOTH = Mixture(
+    datasets=DATASETS,
+    terms=(
+        MixtureTerm(objective=CausalLm(), dataset="text", weight=2.0),
+        MixtureTerm(objective=CausalLm(), dataset="pairs"),
+        MixtureTerm(objective=MaskedLm(reads="previous"), dataset="text", rows=0.5, weight=0.3),
+    ),
+)
+GROWING = (ShorterRows(seq_len=4, end=0.3), ShorterRows(seq_len=8, end=0.6))
+
+
+def text_and_pairs() -> MixedRows:
+    """Return rows of words below 30, and rows of words above."""
+    generator = np.random.default_rng(0)
+    text = [generator.integers(2, 30, SEQ_LEN).tolist() for _ in range(20)]
+    rows = pack_examples([(one, [1] * SEQ_LEN) for one in text], SEQ_LEN)
+    pairs = [generator.integers(30, 60, SEQ_LEN).tolist() for _ in range(9)]
+    supervised = pack_examples([(one, [0] * 6 + [1] * (SEQ_LEN - 6)) for one in pairs], SEQ_LEN)
+    return MixedRows({"text": rows, "pairs": supervised}, {one.name: one.rows for one in DATASETS})
+
+
+def test_each_term_sees_the_rows_of_its_dataset() -> None:
+    config = small_config(objective=OF_BOTH)
+    text, pairs, masked = build_objectives(OF_BOTH, small_tokenizer())
+    shares = []
+    for step in range(20):
+        visits = rows_of_step(text_and_pairs(), config, step)
+        batch = visits.take(slice(0, len(visits.indices)), torch.device("cpu"))
+        seen = [view_of(one, batch, 0.0) for one in (text, pairs, masked)]
+        assert bool((seen[0]["input_ids"] < 30).all()) and bool((seen[1]["input_ids"] >= 30).all())
+        assert len(seen[0]["input_ids"]) + len(seen[1]["input_ids"]) == 8
+        assert bool((seen[2]["labels"].clamp_min(0) < 30).all())
+        shares.append(len(seen[2]["input_ids"]) / len(seen[0]["input_ids"]))
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.05), "half of the rows of its dataset"
+
+
+def test_terms_of_one_kind_on_two_datasets_are_told_apart(tmp_path) -> None:
+    log = MemoryLog()
+    run_small(tmp_path, small_model(), small_config(objective=OF_BOTH), rows=text_and_pairs(), log=log)
+    at = next(values for _, values in log.points if "train/loss" in values)
+    assert {"loss/causal_lm_text", "loss/causal_lm_pairs", "loss/mntp_text"} <= set(at)
+    expected = 2 * at["loss/causal_lm_text"] + at["loss/causal_lm_pairs"] + 0.3 * at["loss/mntp_text"]
+    assert at["train/loss"] == pytest.approx(expected, abs=1e-12)
+    assert log.curve("grad_norm/causal_lm_pairs")[0] > 0
+
+
+@pytest.mark.parametrize("what", ["datasets", "curriculum"])
+def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, what) -> None:
+    if what == "datasets":
+        config, rows = small_config(objective=OF_BOTH), text_and_pairs()
+    else:
+        config, rows = small_config(objective=MaskedLm(reads="previous"), curriculum=GROWING), small_rows()
+    whole, cut, stopped = small_model(), small_model(), small_model()
+    run_small(tmp_path / "whole", whole, config, rows=rows)
+    run_small(tmp_path / "cut", cut, config, rows=rows, micro_batch_rows=3)
+    assert largest_difference(weights(whole), weights(small_model())) > 1e-2  # it has learned something
+    assert largest_difference(weights(whole), weights(cut)) < 1e-9
+    asked = {"count": 0}
+
+    def stop() -> bool:
+        asked["count"] += 1
+        return asked["count"] == 8
+
+    with pytest.raises(InterruptedRunError):
+        run_small(tmp_path / "stopped", stopped, config, rows=rows, should_stop=stop)
+    again = small_model()
+    run_small(tmp_path / "stopped", again, config, rows=rows)
+    assert largest_difference(weights(whole), weights(again)) == 0.0
+
+
+def test_rows_grow_and_every_step_has_as_many_tokens() -> None:
+    config, rows = small_config(curriculum=GROWING), small_rows()
+    lengths = []
+    for step in range(config.steps):
+        visits = rows_of_step(rows, config, step)
+        batch = visits.take(slice(2, 5), alone().device)
+        assert batch["input_ids"].numel() == 3 * SEQ_LEN
+        assert len(batch["noise"]) == len(batch["input_ids"]) == len(set(batch["noise"].tolist()))
+        lengths.append(batch["input_ids"].shape[1])
+    assert lengths == [4] * 6 + [8] * 6 + [16] * 8
+
+
+def test_a_cut_row_keeps_its_tokens_and_nothing_is_predicted_across_a_cut() -> None:
+    row = pack_examples([(list(range(2, 9)), [1] * 7), (list(range(10, 19)), [1] * 9)], SEQ_LEN).take([0])[0]
+    pieces = cut_row(row, 4)
+    assert np.concatenate([piece.input_ids for piece in pieces]).tolist() == row.input_ids.tolist()
+    assert [piece.seq_lengths.tolist() for piece in pieces] == [[4], [4], [1, 3], [4]]
+    whole = small_config(curriculum=(ShorterRows(seq_len=4, end=0.5),))
+    batch = rows_of_step(pack_examples([(list(range(2, 18)), [1] * 16)], SEQ_LEN), whole, 0).take(
+        slice(0, 1), alone().device
+    )
+    assert (batch["labels"][:, 0] == IGNORE_INDEX).all() and (batch["position_ids"][:, 0] == 0).all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        Mixture(datasets=(MixedDataset(name="text", rows=0.7),), terms=(MixtureTerm(),))
+    with pytest.raises(ValueError, match="'pairs', but `datasets` has text"):
+        Mixture(datasets=(MixedDataset(name="text", rows=1.0),), terms=(MixtureTerm(dataset="pairs"),))
+    with pytest.raises(ValueError, match="named twice"):
+        Mixture(datasets=(MixedDataset(name="text", rows=0.5),) * 2, terms=(MixtureTerm(),))
+    with pytest.raises(ValueError, match="cannot be cut into rows of 5"):
+        small_config(curriculum=(ShorterRows(seq_len=5, end=0.5),))
+    with pytest.raises(ValueError, match="larger than the one before"):
+        small_config(curriculum=(ShorterRows(seq_len=4, end=0.5), ShorterRows(seq_len=8, end=0.4)))
