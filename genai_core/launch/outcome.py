@@ -14,6 +14,8 @@ from genai_core.errors import GenaiCoreError, StageFailedError, TransientError
 OUTCOME = "outcome.json"
 """Written by rank 0 when the function has ended, in the training's folder."""
 
+ROOM_BYTES = 8192
+
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return `module:function`, by which a worker imports it."""
@@ -46,11 +48,26 @@ def run_on_worker(settings: dict[str, Any]) -> None:
         leave_outcome(Path(settings["folder"]), result)
 
 
+def make_room_for_outcome(folder: Path) -> None:
+    """Take the space that an outcome will need, and remove an earlier one: a worker must be able to say that the disk is full.
+
+    Raises:
+        OSError: it is full already.
+    """
+    (folder / OUTCOME).unlink(missing_ok=True)
+    _draft(folder).write_bytes(b" " * ROOM_BYTES)
+
+
 def leave_outcome(folder: Path, result: Mapping[str, str]) -> None:
-    """Write an outcome into a training's folder, whole or not at all."""
-    draft = (folder / OUTCOME).with_suffix(".part")
-    draft.write_text(json.dumps(result))
+    """Write an outcome into a training's folder, whole or not at all, over the room that was made for it."""
+    draft = _draft(folder)
+    with draft.open("r+b" if draft.exists() else "wb") as handle:  # not truncated: its blocks would be another's
+        handle.write(json.dumps(result).encode().ljust(ROOM_BYTES))
     draft.rename(folder / OUTCOME)
+
+
+def _draft(folder: Path) -> Path:
+    return (folder / OUTCOME).with_suffix(".part")
 
 
 def raise_outcome(folder: Path) -> None:

@@ -51,7 +51,12 @@ def serve_trainings(settings: dict[str, Any]) -> None:
         if begun > order["max_failures"] + 1:
             why = (desk / "failure.txt").read_text() if (desk / "failure.txt").exists() else "it was killed each time"
             message = f"Training failed on its worker {begun - 1} times: {first_line(why)}"
-            leave_outcome(Path(order["folder"]), {"status": "error", "kind": "StageFailedError", "message": message})
+            try:
+                leave_outcome(
+                    Path(order["folder"]), {"status": "error", "kind": "StageFailedError", "message": message}
+                )
+            except OSError:
+                return  # it cannot be told in the folder, but the driver sees that the group has ended
             continue
         try:
             run_on_worker(order)

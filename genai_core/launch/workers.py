@@ -11,7 +11,7 @@ from typing import Any
 from genai_core import errors
 from genai_core.errors import GenaiCoreError, StageFailedError, TransientError
 from genai_core.launch.cluster import connect_ray
-from genai_core.launch.outcome import OUTCOME, first_line, load, name_of, raise_outcome, run_on_worker
+from genai_core.launch.outcome import first_line, load, make_room_for_outcome, name_of, raise_outcome, run_on_worker
 from genai_core.launch.shards import ShardFolder
 from genai_core.launch.standing import StandingWorker
 from genai_core.storage.workspace import Workspace
@@ -57,7 +57,7 @@ class RayWorkers:
 
         folder = self.workspace.path / "train"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / OUTCOME).unlink(missing_ok=True)
+        make_room_for_outcome(folder)
         standing = self.prepare() if world_size == 1 else None
         if standing is not None:
             self._make_room(0)
