@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genai_core.config.training import AdamW, TrainingConfig, Wsd
+from genai_core.config.training import AdamW, CausalLm, Objective, TrainingConfig, Wsd
 from genai_core.data.packing import PackedRows, pack_documents
 from genai_core.models.fused import choose_kernels
 from genai_core.models.process_memory import keep_freed_memory
@@ -121,11 +121,20 @@ def make_documents(size: Size, tokens: int, seed: int = 0) -> list[list[int]]:
     return documents
 
 
-def run_ours(size: Size, model: Any, rows: PackedRows, steps: int, precision: Precision) -> Turn:
-    """Train with the engine."""
+def run_ours(
+    size: Size,
+    model: Any,
+    rows: PackedRows,
+    steps: int,
+    precision: Precision,
+    objective: Objective | None = None,
+    tokenizer: Any = None,
+) -> Turn:
+    """Train with the engine; on next-token prediction unless another objective is given."""
     device = model.device
     config = TrainingConfig(
         steps=steps,
+        objective=objective or CausalLm(),
         global_batch_tokens=size.step_tokens,
         seq_len=size.row_tokens,
         optimizer=AdamW(learning_rate=RATE, weight_decay=0.0),
@@ -137,7 +146,7 @@ def run_ours(size: Size, model: Any, rows: PackedRows, steps: int, precision: Pr
         keeper = LocalKeeper(Path(folder))
         engine = Engine(
             model,
-            build_objectives(config.objective),
+            build_objectives(config.objective, tokenizer),
             rows,
             config,
             group=Group(0, 1, device),
