@@ -40,6 +40,7 @@ LEVELS = {
     "genai_core.recursion": 8,
     "genai_core.correction": 8,
     "genai_core.stages": 9,
+    "genai_core.claims": 9.5,
     "tasks": 10,
     "flows": 11,
     "genai_core.cli": 12,  # runs flows, and registry tasks without one

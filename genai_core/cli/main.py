@@ -30,6 +30,8 @@ models_app = typer.Typer(invoke_without_command=True, help="Registered models: l
 app.add_typer(recipes_app, name="recipe")
 app.add_typer(storage_app, name="storage")
 app.add_typer(models_app, name="models")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure what the methods do, in small.")
+app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")]
 StorageUri = Annotated[
@@ -286,6 +288,24 @@ def ui(
     from genai_core.cli.ui import serve
 
     serve(prefect_port, mlflow_port)
+
+
+@bench_app.command("objectives")
+def bench_objectives(
+    only: Annotated[list[str], typer.Option(help="One claim; repeatable. Without it, all.")] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm.")] = 3,
+    work: Annotated[Path, typer.Option(help="Folder for models and figures; what is there is not made again.")] = Path(
+        "bench-objectives"
+    ),
+    data: Annotated[Path | None, typer.Option(help="Folder of public data sets, for claims about them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    scale: Annotated[float, typer.Option(min=0.001, help="Of all steps; below 1 for a try.")] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """Train every objective's arms on the same rows and say, with intervals, whether its paper's claim holds in small."""
+    from genai_core.cli.bench import bench_objectives
+
+    bench_objectives(only, seeds, work, data, out, scale, threads)
 
 
 @storage_app.command("ls")

@@ -1,0 +1,93 @@
+"""What the arms of a claim share: a small corpus of the embedded documentation, a small model, and held-out losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genai_core.claims.base import Setting
+from genai_core.config.compute import ComputeConfig
+from genai_core.config.data import AugmentationConfig, CleaningConfig, PydocsSource, TrainTokenizer
+from genai_core.config.model import ScratchBase
+from genai_core.config.stages import PretrainStage
+from genai_core.config.training import Muon, Objective, TrainingConfig
+from genai_core.data.order import noise_of_rows
+from genai_core.data.packing import PackedRows
+from genai_core.data.tokenizer import load_tokenizer
+from genai_core.models.load import load_model
+from genai_core.objectives.base import Weighted
+from genai_core.objectives.registry import build_objectives
+from genai_core.stages.alone import prepare_alone, run_alone
+from genai_core.training.evaluate import choose_measured
+from genai_core.training.rows import take_batch
+from genai_core.training.step import run_forward, view_of
+
+SEQ_LEN = 128
+BASE = ScratchBase(n_layers=4, d_model=192, n_heads=4, n_kv_heads=4, d_ff=512, max_seq_len=SEQ_LEN)
+ROWS = 64
+
+
+def small_corpus(setting: Setting, **changes: Any) -> Path:
+    """Return the embedded documentation, prepared with a tokenizer that has a mask."""
+    values: dict[str, Any] = {
+        "source": PydocsSource(),
+        "cleaning": CleaningConfig(),
+        "tokenizer": TrainTokenizer(vocab_size=2048, mask_token=True),
+        "seq_len": SEQ_LEN,
+        "seed": setting.seed,
+    }
+    return prepare_alone(AugmentationConfig(**{**values, **changes}), setting.work)
+
+
+def pretrain_arm(setting: Setting, corpus: Path, objective: Objective, steps: int, **changes: Any) -> Path:
+    """Return the folder of a model that was trained from scratch with an objective; equal seeds start equal."""
+    count = setting.steps(steps)
+    values: dict[str, Any] = {
+        "objective": objective,
+        "steps": count,
+        "global_batch_tokens": 32 * SEQ_LEN,
+        "seq_len": SEQ_LEN,
+        "optimizer": Muon(),
+        "evaluate_every_steps": count,
+        "checkpoint_every_steps": count,
+        "seed": setting.seed,
+    }
+    config = PretrainStage(base=BASE, training=TrainingConfig(**{**values, **changes}))
+    compute = ComputeConfig(threads=setting.threads)
+    return run_alone("pretrain", config, {"corpus": corpus}, setting.work, compute=compute).output
+
+
+@torch.no_grad()
+def heldout_losses(model_dir: Path, corpus: Path, objective: Objective, rows: int = 200, draws: int = 1) -> list[float]:
+    """Return the loss of an objective on each held-out row, in nats a counted token; the same noise for every model.
+
+    Args:
+        model_dir: a published model.
+        corpus: whose held-out rows are measured.
+        objective: whose first likelihood (or else first) term is measured.
+        rows: at most.
+        draws: of a row's noise; their losses are averaged.
+    """
+    model: Any = load_model(model_dir).eval()
+    tokenizer = load_tokenizer(corpus / "tokenizer")
+    measured = choose_measured(build_objectives(objective, tokenizer))
+    held_out = PackedRows.open(corpus / "packed" / "heldout.arrow")
+    numbers = np.arange(min(rows, len(held_out)))
+    found = np.zeros((draws, len(numbers)))
+    for draw in range(draws):
+        for start in range(0, len(numbers), ROWS):
+            part = numbers[start : start + ROWS]
+            noise = noise_of_rows(part + draw * len(held_out))
+            view = view_of(Weighted(measured, 1.0), take_batch(held_out, part, noise, torch.device("cpu")), 1.0)
+            losses = measured.token_losses(run_forward(model, [measured], view, "float32"), view).double().sum(1)
+            found[draw, start : start + len(part)] = (losses / measured.counted(view).sum(1).clamp_min(1)).numpy()
+    return [float(value) for value in found.mean(0)]
+
+
+def as_rates(flags: Sequence[bool]) -> list[float]:
+    """Return right or wrong as one or nothing."""
+    return [float(flag) for flag in flags]

@@ -1,0 +1,8 @@
+"""The claims there are, in the order of the table."""
+
+from __future__ import annotations
+
+from genai_core.claims import combination, diffusion
+from genai_core.claims.base import Claim
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (combination.CLAIM, diffusion.CLAIM)}
