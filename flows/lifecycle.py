@@ -45,6 +45,7 @@ def learn_text(sources: Sources, recipe: Recipe) -> tuple[ArtifactRef, ArtifactR
 
 def learn_instructions(base: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
     """Fine-tune the base model on the corpus's instruction pairs."""
+    recipe.require_writer()
     tuned: ArtifactRef = as_task(tune)(base, corpus, [], recipe.finetuning, 0.0, recipe, "finetune")
     return tuned
 
@@ -123,6 +124,7 @@ def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: Artifac
 
 def live(recipe: Recipe) -> None:
     """Go through the whole mission."""
+    recipe.require_writer()
     recipe = recipe.seeded()
     sources = resolve_sources(recipe)
     corpus, base = learn_text(sources, recipe)

@@ -10,15 +10,20 @@ from genai_core.config.base import Config, LeftOutWhile, Licensed, Location, Non
 
 
 class ScratchBase(Config):
-    """A Llama-type decoder with random weights; vocabulary size comes from the tokenizer."""
+    """A model with random weights, a Llama-type decoder or an encoder; vocabulary size comes from the tokenizer."""
 
     kind: Literal["scratch"] = "scratch"
-    architecture: Literal["llama"] = Field(default="llama", description="Architecture, as transformers has it.")
-    n_layers: PositiveInt = Field(default=6, description="Decoder layers.")
+    architecture: Literal["llama", "bert", "roberta", "modernbert"] = Field(
+        default="llama",
+        description="Architecture, as transformers has it. 'llama' writes text; the others are encoders, which see both sides and "
+        "learn by masked_lm, masked_diffusion or linked_lm, in pre-training alone.",
+    )
+    n_layers: PositiveInt = Field(default=6, description="Layers.")
     d_model: PositiveInt = Field(default=256, description="Width of the hidden states; a multiple of n_heads.")
     n_heads: PositiveInt = Field(default=4, description="Attention heads.")
     n_kv_heads: PositiveInt = Field(
-        default=4, description="Key and value heads, a divisor of n_heads; fewer are grouped-query attention."
+        default=4,
+        description="Key and value heads, a divisor of n_heads; fewer are grouped-query attention. An encoder has n_heads.",
     )
     d_ff: PositiveInt = Field(default=688, description="Width of the feed-forward layer.")
     max_seq_len: PositiveInt = Field(
@@ -40,7 +45,15 @@ class ScratchBase(Config):
             raise ValueError(
                 f"n_heads={self.n_heads} is not a multiple of n_kv_heads={self.n_kv_heads}. Change one of them."
             )
+        if self.init == "mimetic" and self.is_encoder():
+            raise ValueError(
+                f"init='mimetic' is for architecture='llama', not {self.architecture!r}. Use init='normal'."
+            )
         return self
+
+    def is_encoder(self) -> bool:
+        """Whether the model sees both sides and writes no text."""
+        return self.architecture != "llama"
 
 
 class HubBase(Licensed):

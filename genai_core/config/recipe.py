@@ -11,7 +11,15 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
-from genai_core.config.training import AdamW, TrainingConfig, ends_causal, mixed_datasets, parts_of
+from genai_core.config.training import (
+    AdamW,
+    TrainingConfig,
+    ends_causal,
+    mixed_datasets,
+    parts_of,
+    reads_forward,
+)
+from genai_core.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -96,6 +104,12 @@ class Recipe(Config):
                 "pretraining.curriculum cuts rows, and pretraining.objective.datasets may have instruction pairs, whose prompts "
                 "it would part from their answers. Use one of the two."
             )
+        if isinstance(self.base, ScratchBase) and self.base.is_encoder() and reads_forward(self.pretraining.objective):
+            raise ValueError(
+                f"base.architecture={self.base.architecture!r} is an encoder and sees both sides, but "
+                f"pretraining.objective.kind={self.pretraining.objective.kind!r} predicts from left to right. Use "
+                "'masked_lm', or base.architecture='llama'."
+            )
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
@@ -122,6 +136,14 @@ class Recipe(Config):
                         f"{self.base.max_seq_len}). Lower it, or raise base.max_seq_len."
                     )
         return self
+
+    def require_writer(self) -> None:
+        """Raise ConfigError if the base is known not to write text, which all stages after pre-training ask for."""
+        if isinstance(self.base, ScratchBase) and self.base.is_encoder():
+            raise ConfigError(
+                f"base.architecture={self.base.architecture!r} is an encoder: it cannot write text, as fine-tuning and all "
+                "stages after it ask. Run the flow 'pretraining' alone, or use base.architecture='llama'."
+            )
 
     def seeded(self) -> Recipe:
         """Return the recipe with its one seed added to every stage's own, and itself set to 0."""

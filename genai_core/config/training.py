@@ -193,6 +193,11 @@ def ends_causal(objective: Objective) -> bool:
     return not isinstance(objective, (MaskedLm, MaskedDiffusion))
 
 
+def reads_forward(objective: Objective) -> bool:
+    """Return whether some part of it predicts from left to right, which an encoder cannot."""
+    return any(not isinstance(part, (MaskedLm, MaskedDiffusion)) for part in parts_of(objective))
+
+
 class AdamW(Config):
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101); matrices decay, vectors do not."""
 

@@ -45,13 +45,15 @@ def attach_default_template(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Give a tokenizer without a chat template a plain one; return whether that was needed.
 
     Raises:
-        ModelError: the tokenizer has no eos token, so no answer could end.
+        ModelError: the tokenizer has neither an eos nor a sep token, so no answer could end.
     """
     if tokenizer.chat_template:
         return False
-    if tokenizer.eos_token is None:
+    if tokenizer.eos_token is None and tokenizer.sep_token is None:
         raise ModelError("The tokenizer has neither a chat template nor an eos token. Set eos_token in its config.")
-    tokenizer.chat_template = DEFAULT_TEMPLATE
+    # an encoder's tokenizer closes texts with [SEP]; its pairs are only looked at, by the preflight
+    end = "eos_token" if tokenizer.eos_token is not None else "sep_token"
+    tokenizer.chat_template = DEFAULT_TEMPLATE.replace("eos_token", end)
     return True
 
 

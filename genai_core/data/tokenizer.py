@@ -140,19 +140,33 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def document_end_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Return the id that opens and closes documents: <|endoftext|> where the vocabulary has it, else eos.
+    """Return the id that closes documents: <|endoftext|> where the vocabulary has it, else eos, else BERT's [SEP].
 
     Instruct models often have a turn marker as eos (SmolLM2: <|im_end|>), but were pre-trained with <|endoftext|>.
 
     Raises:
-        ModelError: the tokenizer has neither.
+        ModelError: the tokenizer has none of them.
     """
     for index, token in tokenizer.added_tokens_decoder.items():
         if token.content == DOCUMENT:
             return int(index)
-    if tokenizer.eos_token_id is None:
-        raise ModelError("The tokenizer has no eos token, so documents cannot be closed. Set eos_token in its config.")
-    return int(tokenizer.eos_token_id)
+    found = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if found is None:
+        raise ModelError(
+            "The tokenizer has neither an eos nor a sep token, so documents cannot be closed. Set eos_token in its config."
+        )
+    return int(found)
+
+
+def document_start_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the id that opens documents: an encoder's [CLS], else the one that closes them.
+
+    Raises:
+        ModelError: the tokenizer has none of them.
+    """
+    if tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
+        return int(tokenizer.cls_token_id)
+    return document_end_id(tokenizer)
 
 
 def encode_documents(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from genai_core.data.masking import Vocabulary
-from genai_core.models.backbone import head_weight, hidden_states
+from genai_core.models.backbone import head_bias, head_states, head_weight, hidden_states
 from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.training.head import label_logps
 
@@ -63,9 +63,10 @@ def pseudo_logps(
         positions = torch.arange(len(row), device=device).expand(len(part), -1)
         hidden = hidden_states(model, shown, positions, seen)
         logps = label_logps(
-            hidden,
+            head_states(model, hidden),
             head_weight(model),
             torch.from_numpy(labels).to(device),
+            bias=head_bias(model),
             offset=offset,
             excluded=vocabulary.mask_id,
         )

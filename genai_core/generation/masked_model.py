@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genai_core.generation.unmasking import Predict
-from genai_core.models.backbone import head_weight, hidden_states
+from genai_core.models.backbone import head_logits, head_weight, hidden_states
 
 BATCH_TOKENS = 8192
 
@@ -42,7 +42,7 @@ def masked_predictor(model: Any, mask_id: int, lengths: Tensor, *, offset: int =
             seen = inside[:, None, :] | torch.eye(width, dtype=torch.bool, device=ids.device)
             hidden = hidden_states(model, ids[part], places.expand(len(here), -1), seen)
             row, at = here.nonzero(as_tuple=True)
-            logits = (hidden[row, (at - offset).clamp_min(0)] @ weight.T).float()
+            logits = head_logits(model, hidden[row, (at - offset).clamp_min(0)]).float()
             logits[:, mask_id] = -torch.inf
             found.append(logits)
         return torch.cat(found) if found else weight.new_zeros((0, len(weight)))

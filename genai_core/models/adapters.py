@@ -14,6 +14,7 @@ import torch
 
 from genai_core.config.model import LoraAdapter
 from genai_core.errors import ModelError
+from genai_core.models.encoders import is_encoder
 
 ATTENTION_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -39,7 +40,7 @@ def add_adapter(model: Any, config: LoraAdapter, seed: int) -> Any:
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type=None if is_encoder(model) else "CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,11 +1,13 @@
 """Models in and out of folders; the architectures, their weights' format and their loading are transformers'.
 
-What `save_model` writes is what plain `AutoModelForCausalLM.from_pretrained` reads: config.json, model.safetensors,
-generation_config.json with every stop token, tokenizer files and chat template. The same weights give the same bytes.
+What `save_model` writes is what plain `AutoModelForCausalLM.from_pretrained` reads (an encoder:
+`AutoModelForMaskedLM`): config.json, model.safetensors, generation_config.json with every stop token, tokenizer files and
+chat template. The same weights give the same bytes.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +18,15 @@ import torch
 from genai_core.config.model import Base, FolderBase, GgufBase, HubBase, ScratchBase
 from genai_core.data.templates import attach_default_template, end_token_ids
 from genai_core.errors import ModelError
+from genai_core.models.encoders import check_encoder, is_encoder, names_encoder
 from genai_core.models.mimetic import imitate_attention
 from genai_core.models.resolve import HUB_SCHEME
+from genai_core.models.scratch_encoders import make_encoder
 from genai_core.storage.artifact import ArtifactRef
 
 
 def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
-    """Return a Llama-type model with seeded random weights, float32; the global random state is left as it was.
+    """Return a model with seeded random weights, float32; the global random state is left as it was.
 
     Args:
         base: sizes and seed.
@@ -30,6 +34,10 @@ def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if base.architecture != "llama":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(base.seed)
+            return make_encoder(base, tokenizer)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=base.d_model,
@@ -52,22 +60,32 @@ def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
     return model
 
 
-def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(path: Path | str, dtype: torch.dtype = torch.float32, *, encoders: bool = False) -> Any:
     """Return the model of a folder, in eval mode.
 
     Args:
         path: written by `save_pretrained`.
         dtype: of the weights in memory, whatever they have on disk.
+        encoders: whether an encoder will do; it cannot write text.
 
     Raises:
-        ModelError: there is no model, or it cannot be loaded.
+        ModelError: there is no model, or it cannot be loaded, or it is an encoder where that will not do.
     """
-    from transformers import AutoModelForCausalLM
-
-    if not (Path(path) / "config.json").is_file():
+    file = Path(path) / "config.json"
+    if not file.is_file():
         raise ModelError(f"No model in {path}: config.json is missing. Name a folder written by save_pretrained.")
     with _named_failure(str(path)):
-        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, local_files_only=True).eval()
+        config = json.loads(file.read_text(encoding="utf-8"))
+    if names_encoder(config) and not encoders:
+        raise ModelError(
+            f"{path} is an encoder ({', '.join(config.get('architectures') or [config.get('model_type')])}): it fills in hidden "
+            "tokens, but cannot write text, as this asks. Use a decoder (Llama, SmolLM), or stop after pre-training: "
+            "the flow 'pretraining' does."
+        )
+    with _named_failure(str(path)):
+        return _load(
+            {"pretrained_model_name_or_path": str(path), "local_files_only": True}, names_encoder(config), dtype
+        )
 
 
 def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
@@ -80,16 +98,31 @@ def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
     Raises:
         ModelError: it cannot be loaded, or the tokenizer has more entries than the model has embeddings.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import PretrainedConfig
 
+    places = _places(base, ref)
     with _named_failure(ref.uri):
-        model = AutoModelForCausalLM.from_pretrained(**_places(base, ref), dtype=torch.float32)
+        encoder = not isinstance(base, GgufBase) and names_encoder(PretrainedConfig.get_config_dict(**places)[0])
+        model = _load(places, encoder, torch.float32)
     _forget_gguf(model)
     tokenizer = load_base_tokenizer(base, ref)
     if tokenizer is not None:
         check_vocabulary(model, tokenizer)
         set_stop_tokens(model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _load(places: dict[str, Any], encoder: bool, dtype: torch.dtype) -> Any:
+    """Return the model at a place, in eval mode; an encoder whose head was left out gets a seeded one."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    if not encoder:
+        return AutoModelForCausalLM.from_pretrained(**places, dtype=dtype).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_pretrained(**places, dtype=dtype).eval()
+    check_encoder(model)
+    return model
 
 
 def load_base_tokenizer(base: Base, ref: ArtifactRef) -> Any:
@@ -126,7 +159,12 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 
 def set_stop_tokens(model: Any, tokenizer: Any) -> None:
-    """Make plain `generate` stop where ours does: at the end-of-text and at the chat template's end-of-turn token."""
+    """Make plain `generate` stop where ours does: at the end-of-text and at the chat template's end-of-turn token.
+
+    An encoder does not generate.
+    """
+    if is_encoder(model):
+        return
     stops = end_token_ids(tokenizer)
     model.generation_config.eos_token_id = stops if len(stops) > 1 else next(iter(stops), None)
     model.generation_config.bos_token_id = tokenizer.bos_token_id

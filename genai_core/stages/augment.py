@@ -40,7 +40,7 @@ from genai_core.data.sources.registry import read_documents
 from genai_core.data.sources.result import ReadResult
 from genai_core.data.split import SIDES, assign_sides, find_leaks
 from genai_core.data.token_bytes import count_token_bytes
-from genai_core.data.tokenizer import document_end_id, encode_documents, train_tokenizer
+from genai_core.data.tokenizer import document_end_id, document_start_id, encode_documents, train_tokenizer
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.storage.artifact import ArtifactRef
@@ -298,7 +298,7 @@ def _write(
     tokenizer.save_pretrained(str(output / "tokenizer"))
     packed: dict[str, PackedRows] = {}
     sizes: dict[str, dict[str, int]] = {}
-    end = document_end_id(tokenizer)
+    start, end = document_start_id(tokenizer), document_end_id(tokenizer)
     for side in SIDES:
         context.check()
         documents = keep_links(corpus.sides[side])
@@ -326,7 +326,7 @@ def _write(
         sequences = join_groups(counted, [document.group for document in documents], end) if by_group else counted
         path = output / "packed" / f"{side}.arrow"
         pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        packed[side] = pack_documents(sequences, settings.seq_len, end, pad_id=pad, path=path)
+        packed[side] = pack_documents(sequences, settings.seq_len, end, bos_id=start, pad_id=pad, path=path)
         sizes[side] |= {"tokens": counted.tokens, "rows": len(packed[side])}
     if corpus.objects is not None:
         text = json.dumps(corpus.objects, ensure_ascii=False, separators=(",", ":"))

@@ -1,6 +1,6 @@
 """Log-probabilities of the labels from hidden states, without ever holding (B * T, V) logits of a large vocabulary.
 
-    logps[b, t] = z[labels[b, t]] - logsumexp(z),   z = W h[b, t - offset]     (the shift is here and nowhere else)
+    logps[b, t] = z[labels[b, t]] - logsumexp(z),   z = W h[b, t - offset] + c     (the shift is here and nowhere else)
 
 Only supervised positions are computed, CHUNK at a time. If all logits together are small they are kept for the backward
 pass. Otherwise both gradients are made at once, for an upstream gradient of one, while a chunk's logits are there (Hsu et
@@ -34,9 +34,11 @@ class _How:
     kept_bytes: int
     excluded: int | None
 
-    def logits(self, states: Tensor, matrix: Tensor) -> Tensor:
+    def logits(self, states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
         """Return the logits of some positions, (n, V)."""
         logits = (states @ matrix.T).to(self.wide)
+        if bias is not None:
+            logits += bias
         if self.excluded is not None:
             logits[:, self.excluded] = -torch.inf
         return logits
@@ -47,6 +49,7 @@ def label_logps(
     weight: Tensor,
     labels: Tensor,
     *,
+    bias: Tensor | None = None,
     offset: int = 1,
     excluded: int | None = None,
     matmul_dtype: torch.dtype | None = None,
@@ -56,9 +59,10 @@ def label_logps(
     """Return the log-probability of every label, (B, T) in nats, 0 where there is no label; at least float32.
 
     Args:
-        hidden: (B, T, D) final hidden states.
+        hidden: (B, T, D) final hidden states, as they are multiplied with `weight`.
         weight: (V, D) output embeddings.
         labels: (B, T) not shifted, IGNORE_INDEX where not trained on; the first `offset` columns are never looked at.
+        bias: (V,) added to the logits; most decoders have none, BERT's head does.
         offset: 1 = a label is predicted from the position before it, 0 = from its own, where another token stands.
         excluded: a token id whose probability is zero, whatever its logit; never a label.
         matmul_dtype: the products with `weight` are made in it (bfloat16 under autocast); None: as `hidden`.
@@ -71,65 +75,77 @@ def label_logps(
     source = found + found // (labels.shape[1] - offset) * offset  # (N,) in (B, T): the position that predicts
     how = _How(matmul_dtype or hidden.dtype, wide, chunk, kept_bytes, excluded)
     logps = _LabelLogps.apply(  # type: ignore[no-untyped-call]
-        hidden.reshape(-1, hidden.shape[-1]), weight, source, flat[found], how
+        hidden.reshape(-1, hidden.shape[-1]), weight, bias, source, flat[found], how
     )
     spread = torch.zeros(labels.numel(), dtype=wide, device=hidden.device)
     return spread.index_copy(0, source + offset, logps).reshape(labels.shape)
 
 
 class _LabelLogps(torch.autograd.Function):
-    """(positions, D), (V, D), (N,) where, (N,) which -> (N,) log-probabilities."""
+    """(positions, D), (V, D), (V,) or None, (N,) where, (N,) which -> (N,) log-probabilities."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, source: Tensor, targets: Tensor, how: _How) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor, targets: Tensor, how: _How
+    ) -> Tensor:
         matrix = weight.to(how.matmul_dtype)
         chosen = hidden.index_select(0, source).to(how.matmul_dtype)  # (N, D)
         logps = torch.empty(len(source), dtype=how.wide, device=hidden.device)
         norms = torch.empty_like(logps)
         keeps = len(source) * len(weight) * how.wide.itemsize <= how.kept_bytes
         kept: list[Tensor] = []
-        slopes = None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
+        slopes = (
+            None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
+        )
         for part in _parts(len(source), how.chunk):
-            logits = how.logits(chosen[part], matrix)  # (chunk, V)
+            logits = how.logits(chosen[part], matrix, bias)  # (chunk, V)
             norms[part] = logits.logsumexp(dim=-1)
             logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - norms[part]
             if keeps:
                 kept.append(logits)
             elif slopes is not None:
                 slopes.add(part, logits, norms, targets, None)
-        ctx.save_for_backward(chosen, weight, source, targets, norms)
+        ctx.save_for_backward(chosen, weight, bias, source, targets, norms)
         ctx.kept, ctx.slopes, ctx.how, ctx.shape, ctx.dtype = kept, slopes, how, hidden.shape, hidden.dtype
         return logps
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        chosen, weight, source, targets, norms = ctx.saved_tensors
+        chosen, weight, bias, source, targets, norms = ctx.saved_tensors
         how: _How = ctx.how
         slopes: _Slopes | None = ctx.slopes
         if slopes is not None and len(grad) and bool((grad == grad[0]).all()):
             slopes.scale(grad[0])
         else:
             matrix = weight.to(how.matmul_dtype)
-            slopes = _Slopes(chosen, matrix, how, ctx.needs_input_grad[1])
+            slopes = _Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
             for index, part in enumerate(_parts(len(source), how.chunk)):
                 # kept logits are overwritten: the graph is walked once, and the memory is the point
-                logits = ctx.kept[index] if ctx.kept else how.logits(chosen[part], matrix)
+                logits = ctx.kept[index] if ctx.kept else how.logits(chosen[part], matrix, bias)
                 slopes.add(part, logits, norms, targets, grad)
         ctx.kept, ctx.slopes = [], None
-        grad_chosen, grad_weight = slopes.chosen, slopes.weight
+        grad_chosen, grad_weight, grad_bias = slopes.chosen, slopes.weight, slopes.bias
         grad_hidden = torch.zeros(ctx.shape, dtype=ctx.dtype, device=grad.device)
         grad_hidden.index_copy_(0, source, grad_chosen.to(ctx.dtype))  # positions are distinct: a copy, not a sum
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
 
 
 class _Slopes:
-    """Gradients with respect to the chosen hidden states, (N, D), and the matrix, (V, D), a chunk at a time."""
+    """Gradients with respect to the chosen hidden states, (N, D), the matrix, (V, D), and the bias, (V,), by chunks."""
 
-    def __init__(self, chosen: Tensor, matrix: Tensor, how: _How, has_weight: bool) -> None:
+    def __init__(self, chosen: Tensor, matrix: Tensor, how: _How, wanted: tuple[bool, bool]) -> None:
         self._states, self._matrix, self._how = chosen, matrix, how
         self.chosen = torch.empty(chosen.shape, dtype=how.wide, device=chosen.device)
-        self.weight = torch.zeros_like(matrix, dtype=how.wide) if has_weight else None
+        self.weight = torch.zeros_like(matrix, dtype=how.wide) if wanted[0] else None
+        self.bias = torch.zeros_like(matrix[:, 0], dtype=how.wide) if wanted[1] else None
 
     def add(self, part: slice, logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor | None) -> None:
         """Add a chunk's share; its logits are overwritten. No upstream gradient = one for every label."""
@@ -138,6 +154,8 @@ class _Slopes:
             slope.neg_().scatter_add_(1, targets[part, None], torch.ones_like(norms[part, None]))  # onehot - softmax
         else:
             slope.mul_(-grad[part, None]).scatter_add_(1, targets[part, None], grad[part, None])
+        if self.bias is not None:
+            self.bias += slope.sum(dim=0)
         slope = slope.to(self._how.matmul_dtype)
         self.chosen[part] = slope @ self._matrix
         if self.weight is None:
@@ -148,10 +166,11 @@ class _Slopes:
             self.weight += slope.T @ self._states[part]
 
     def scale(self, factor: Tensor) -> None:
-        """Multiply both by the upstream gradient that all labels share."""
+        """Multiply all by the upstream gradient that all labels share."""
         self.chosen.mul_(factor)
-        if self.weight is not None:
-            self.weight.mul_(factor)
+        for slope in (self.weight, self.bias):
+            if slope is not None:
+                slope.mul_(factor)
 
 
 def _parts(length: int, chunk: int) -> list[slice]:

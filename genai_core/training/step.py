@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genai_core.models.backbone import head_weight, hidden_states, see_segments
+from genai_core.models.backbone import head_bias, head_states, head_weight, hidden_states, see_segments
 from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Max, Mean, Objective, Weighted
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
@@ -53,11 +53,16 @@ def noise_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
 
 
 def states_at(
-    model: Any, precision: Precision, input_ids: Tensor, position_ids: Tensor, seen: Tensor | None = None
+    model: Any,
+    precision: Precision,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    seen: Tensor | None = None,
+    token_types: Tensor | None = None,
 ) -> Tensor:
     """Return hidden states (B, T, D) as training computes them: under autocast if the precision is bfloat16."""
-    with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return hidden_states(model, input_ids, position_ids, seen)
+    with _autocast(input_ids.device, precision):
+        return hidden_states(model, input_ids, position_ids, seen, token_types)
 
 
 def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, precision: Precision) -> dict[str, Tensor]:
@@ -76,19 +81,26 @@ def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, preci
         seen = see_segments(batch["segment_ids"])
     elif forwards[0].attention == "given":
         seen = batch["seen"]
-    hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"], seen)
+    hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"], seen, batch.get("token_types"))
     outputs = {"hidden": hidden}
     if "logps" in wanted:
         dtype = torch.bfloat16 if precision == "bfloat16" else None
+        with _autocast(hidden.device, precision):
+            predicting = head_states(model, hidden)
         outputs["logps"] = label_logps(
-            hidden,
+            predicting,
             head_weight(model),
             batch["labels"],
+            bias=head_bias(model),
             offset=forwards[0].offset,
             excluded=forwards[0].excluded,
             matmul_dtype=dtype,
         )
     return outputs
+
+
+def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def view_of(weighted: Weighted, batch: Batch, progress: float) -> Batch:

@@ -26,6 +26,7 @@ from genai_core.data.tokenizer import load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
+from genai_core.models.encoders import is_encoder, positions_taken
 from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
@@ -152,7 +153,7 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
         ModelError: it cannot be loaded, does not fit the tokenizer, or is shorter than a row.
     """
     if given.model:
-        model = load_model(given.model)
+        model = load_model(given.model, encoders=True)
     elif isinstance(given.base, ScratchBase):
         model = init_scratch(given.base, tokenizer)
     elif given.base_ref is not None:
@@ -160,7 +161,8 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
     else:
         raise ModelError(f"base.kind={given.base.kind!r} was not resolved to a digest; resolve_base comes first.")
     check_vocabulary(model, tokenizer)
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = positions_taken(model) if is_encoder(model) else None
+    longest = getattr(model.config, "max_position_embeddings", None) if longest is None else longest
     if longest is not None and given.training.seq_len > longest:
         raise ModelError(
             f"training.seq_len={given.training.seq_len:,} is longer than the model takes ({longest:,}). Lower it."

@@ -121,3 +121,21 @@ def test_large_vocabulary_never_materialises_all_logits(ours):
         assert seen.largest <= all_logits // 4
     else:
         assert seen.largest >= all_logits  # the watch sees what it is for
+
+
+@pytest.mark.parametrize("is_mean", [False, True], ids=["each label its own slope", "one slope for all"])
+@pytest.mark.parametrize(("chunk", "kept_bytes"), [(4, 0), (4, 1 << 20), (1000, 0)])
+def test_a_bias_has_its_values_and_its_gradient(chunk, kept_bytes, is_mean):
+    hidden, weight, labels = make_case()
+    bias = torch.randn(len(weight), dtype=torch.float64, requires_grad=True)
+    slope = torch.full(labels.shape, 0.37, dtype=torch.float64) if is_mean else torch.randn(labels.shape).double()
+    ours = label_logps(hidden, weight, labels, bias=bias, chunk=chunk, kept_bytes=kept_bytes)
+    ones = torch.ones((*hidden.shape[:2], 1), dtype=torch.float64)
+    theirs = full_logps(torch.cat([hidden, ones], -1), torch.cat([weight, bias[:, None]], -1), labels)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    for mine, reference in zip(
+        torch.autograd.grad((ours * slope).sum(), (hidden, weight, bias)),
+        torch.autograd.grad((theirs * slope).sum(), (hidden, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=1e-12)

@@ -1,0 +1,55 @@
+"""A recipe whose base is an encoder: what it may ask, and that existing recipes keep their keys."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from genai_core.config.base import canonical
+from genai_core.config.model import ScratchBase
+from genai_core.config.recipe import Recipe
+from genai_core.errors import ConfigError
+
+
+def recipe(architecture: str, objective: str = "masked_lm") -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "base": {"architecture": architecture, "kind": "scratch"},
+            "data": {"tokenizer": {"kind": "train", "mask_token": True}},
+            "pretraining": {"objective": {"kind": objective}},
+        }
+    )
+
+
+def test_an_encoder_learns_in_pre_training_alone() -> None:
+    with pytest.raises(ConfigError, match=r"base\.architecture='bert' is an encoder: it cannot write text"):
+        recipe("bert").require_writer()
+    recipe("llama").require_writer()
+
+
+@pytest.mark.parametrize("objective", ["causal_lm", "hybrid_lm", "prefix_lm"])
+def test_an_encoder_does_not_predict_from_left_to_right(objective: str) -> None:
+    with pytest.raises(ValidationError, match=f"sees both sides, but pretraining.objective.kind='{objective}'"):
+        recipe("modernbert", objective)
+    recipe("llama", objective)
+
+
+def test_mimetic_weights_are_a_decoders() -> None:
+    with pytest.raises(ValidationError, match="init='mimetic' is for architecture='llama', not 'roberta'"):
+        ScratchBase(architecture="roberta", init="mimetic")
+
+
+def test_the_key_of_a_decoder_is_what_it_was() -> None:
+    assert canonical(ScratchBase()) == {
+        "architecture": "llama",
+        "d_ff": 688,
+        "d_model": 256,
+        "kind": "scratch",
+        "max_seq_len": 1024,
+        "n_heads": 4,
+        "n_kv_heads": 4,
+        "n_layers": 6,
+        "seed": 0,
+        "tie_embeddings": True,
+    }
