@@ -11,6 +11,7 @@ from genai_core.config.recipe import Recipe
 from genai_core.config.stages import TuneStage
 from genai_core.config.training import TrainingConfig
 from genai_core.storage.artifact import ArtifactRef
+from tasks.sources import teacher_of
 from tasks.stage import RETRY, run_stage
 
 
@@ -26,7 +27,8 @@ def tune(
     max_real_share: float = 1.0,
 ) -> ArtifactRef:
     """Train `model` on the corpus's pairs and the extra ones, accumulated; a retry resumes from the last checkpoint."""
-    inputs = {"model": model, "corpus": corpus, **{f"extra-{n}": ref for n, ref in enumerate(extra, 1)}}
+    numbered = {f"extra-{n}": ref for n, ref in enumerate(extra, 1)}
+    inputs = {"model": model, "corpus": corpus, **teacher_of(training), **numbered}
     config = TuneStage(
         training=training,
         min_real_share=min_real_share,

@@ -186,4 +186,10 @@ def stated_licences(origin: Node, recipe: Recipe) -> dict[str, str]:
         stated[corpus.inputs["source"].ref.digest] = recipe.data.source.license
     if base is not None and recipe.base.kind != "scratch":
         stated[base.ref.digest] = recipe.base.license or read_licence(base.ref.uri)
+    for node in origin.walk():
+        if "teacher" in node.inputs:
+            teacher = node.inputs["teacher"].ref
+            stated[teacher.digest] = node.config["training"]["objective"]["teacher"]["license"] or read_licence(
+                teacher.uri
+            )
     return {digest: text for digest, text in stated.items() if text}

@@ -98,6 +98,9 @@ class Session:
     flow_run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     rows: list[StageRow] = field(default_factory=list)
     model: dict[str, Any] | None = None
+    teachers: dict[str, ArtifactRef] = field(default_factory=dict)
+    """Those of this run, by their config, as they were at its start."""
+
     tags: dict[str, str] = field(default_factory=dict)
     experiment: str = EXPERIMENT
     started: float = field(default_factory=time.monotonic)

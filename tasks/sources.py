@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from genai_core.config.base import Config
 from genai_core.config.recipe import Recipe
+from genai_core.config.training import Distillation, TrainingConfig
 from genai_core.storage.artifact import ArtifactRef
+from tasks.session import current_session
 
 
 class Sources(Config):
@@ -22,5 +24,27 @@ def resolve_sources(recipe: Recipe) -> Sources:
     base = resolve_base(recipe.base)
     if base is not None:
         check_base(recipe.base, base, recipe.longest_sequence())
+    for training in recipe.trainings().values():
+        teacher_of(training)
     text = resolve_source(recipe.data.source, recipe.data.bad_row_share, fields_of(recipe.data.pairs))
     return Sources(text=text, base=base)
+
+
+def teacher_of(training: TrainingConfig) -> dict[str, ArtifactRef]:
+    """Return the stage input `teacher` of a training, if its objective has one; the same all through a run.
+
+    Raises:
+        ModelError: it is not there, or cannot be trained from.
+    """
+    if not isinstance(training.objective, Distillation):
+        return {}
+    from genai_core.models.resolve import check_base, resolve_base
+
+    teacher, known = training.objective.teacher, current_session().teachers
+    name = teacher.model_dump_json()
+    if name not in known:
+        ref = resolve_base(teacher)
+        assert ref is not None, "only a base from scratch has no reference"
+        check_base(teacher, ref, training.seq_len)
+        known[name] = ref
+    return {"teacher": known[name]}

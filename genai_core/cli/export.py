@@ -283,7 +283,7 @@ def recorded_licences(ref: ArtifactRef, settings: Settings) -> list[Licence]:
     origin = lineage(open_artifacts(settings).manifest, ref)
     found = licences_of(origin)
     places = {node.ref.digest: node.ref.uri for node in origin.walk()}
-    stated = {one.digest: one.text or read_licence(places[one.digest]) for one in found if one.role == "base"}
+    stated = {one.digest: one.text or read_licence(places[one.digest]) for one in found if one.role != "data"}
     return licences_of(origin, stated)
 
 

@@ -89,6 +89,8 @@ class GgufBase(Licensed):
 
 
 Base = Annotated[ScratchBase | HubBase | FolderBase | GgufBase, Field(discriminator="kind")]
+GivenBase = Annotated[HubBase | FolderBase | GgufBase, Field(discriminator="kind")]
+"""A model that is there already."""
 
 
 class LoraAdapter(Config):

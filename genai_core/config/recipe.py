@@ -82,7 +82,7 @@ class Recipe(Config):
                 f"data.tokenizer.kind='train' would not match the vocabulary of base.kind={self.base.kind!r}. "
                 "Use data.tokenizer.kind='base'."
             )
-        for place, training in self._trainings().items():
+        for place, training in self.trainings().items():
             objective = training.objective
             hides = any(getattr(part, "mask_token", None) == "" for part in parts_of(objective))  # the tokenizer's own
             if hides and isinstance(self.data.tokenizer, TrainTokenizer) and not self.data.tokenizer.mask_token:
@@ -117,7 +117,7 @@ class Recipe(Config):
             )
         if self.repeat_share >= 1.0:
             raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
-        for place, training in self._trainings().items():
+        for place, training in self.trainings().items():
             if self.replay_share and training.seq_len != self.data.seq_len:
                 raise ValueError(
                     f"{place}.seq_len={training.seq_len} differs from data.seq_len={self.data.seq_len}, but rows of both are "
@@ -128,7 +128,7 @@ class Recipe(Config):
         if isinstance(self.base, ScratchBase):
             for place, seq_len in (
                 ("data", self.data.seq_len),
-                *((place, training.seq_len) for place, training in self._trainings().items()),
+                *((place, training.seq_len) for place, training in self.trainings().items()),
             ):
                 if seq_len > self.base.max_seq_len:
                     raise ValueError(
@@ -151,9 +151,10 @@ class Recipe(Config):
 
     def longest_sequence(self) -> int:
         """Return the longest sequence that any stage trains on, in tokens."""
-        return max(self.data.seq_len, *(training.seq_len for training in self._trainings().values()))
+        return max(self.data.seq_len, *(training.seq_len for training in self.trainings().values()))
 
-    def _trainings(self) -> dict[str, TrainingConfig]:
+    def trainings(self) -> dict[str, TrainingConfig]:
+        """Return every training of the mission, by its place."""
         return {
             "pretraining": self.pretraining,
             "finetuning": self.finetuning,

@@ -44,7 +44,12 @@ class _Places:
         self.definitions: Mapping[str, Schema] = schema["$defs"]
         self.defaults: dict[str, dict[str, Any]] = {}
         self._visit(schema, "")
-        self.shared = {name: list(places) for name, places in self.defaults.items() if len(places) > 1}
+        self.shared = {
+            name: list(places)
+            for name, places in self.defaults.items()
+            # a kind of a choice is shown where the choice is
+            if len(places) > 1 and "kind" not in self.definitions[name]["properties"]
+        }
 
     def _visit(self, group: Schema, place: str) -> None:
         for key, field in group["properties"].items():

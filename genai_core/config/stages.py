@@ -21,7 +21,7 @@ class AugmentStage(Config):
 
 
 class PretrainStage(Config):
-    """Inputs: `corpus`, `base` (unless from scratch). Output: model."""
+    """Inputs: `corpus`, `base` (unless from scratch), `teacher` (a model, for distillation). Output: model."""
 
     base: Base
     training: TrainingConfig
@@ -33,7 +33,8 @@ class PretrainStage(Config):
 class TuneStage(Config):
     """Train on instruction pairs: fine-tuning, a generation, a control arm, learning from corrections.
 
-    Inputs: `model`, `corpus`, and any number of `extra-1`, `extra-2`, ... (datasets with pairs/train.parquet).
+    Inputs: `model`, `corpus`, `teacher` (a model, for distillation), and any number of `extra-1`, `extra-2`, ... (datasets
+    with pairs/train.parquet).
     Output: model.
     """
 

@@ -16,7 +16,7 @@ from genai_core.config.base import (
     PositiveInt,
 )
 from genai_core.config.masking import Masking, SpanUnit
-from genai_core.config.model import FullTuning, Tuning
+from genai_core.config.model import FullTuning, GivenBase, Tuning
 
 
 class CausalLm(Config):
@@ -91,6 +91,32 @@ class PrefixLm(Config):
     prefix: Literal["random", "prompt"] = Field(
         default="random",
         description="'random': up to a place drawn anew at each visit; 'prompt': what precedes the first trained token.",
+    )
+
+
+class Distillation(Config):
+    """The student learns a teacher's whole distribution at every token (Hinton et al. 2015; GKD, Agarwal et al. 2024)."""
+
+    kind: Literal["distillation"] = "distillation"
+    teacher: GivenBase = Field(
+        description="The model that is learned from. It may have another size, but must have the tokenizer of the data."
+    )
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = Field(
+        default="forward",
+        description="'forward' KL(teacher, student) covers all that the teacher finds possible; 'reverse' keeps to what it finds "
+        "likely; 'jensen_shannon' lies between them.",
+    )
+    beta: Fraction = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="The teacher's share of the mixture that 'jensen_shannon' compares both with. The loss shrinks towards 0 and 1.",
+    )
+    temperature: PositiveFloat = Field(
+        default=1.0, description="Both models' logits are divided by it; above 1, unlikely tokens count for more."
+    )
+    label_weight: NonNegativeFloat = Field(
+        default=0.0, description="Weight of plain cross-entropy on the text's own tokens; that of the divergence is 1."
     )
 
 
@@ -171,7 +197,7 @@ class Mixture(Config):
 
 
 Objective = Annotated[
-    CausalLm | PrefixLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive,
+    CausalLm | PrefixLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive | Distillation,
     Field(discriminator="kind"),
 ]
 

@@ -169,6 +169,41 @@ def document_start_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return document_end_id(tokenizer)
 
 
+PROBE = "def  f(x1=2024):\n\treturn 'Zürich, 東京'  # isn't 3.14 %\n\n  A-B_c <|end|> \u2009!"
+"""Spaces, digits, code, letters beyond ASCII, a special token: what tokenizers with one vocabulary still cut differently."""
+
+
+def check_same_tokenizer(ours: PreTrainedTokenizerFast, theirs: PreTrainedTokenizerFast | None) -> None:
+    """Raise ModelError, which says what differs, unless both turn text into the same ids.
+
+    Padding may differ: it is neither seen nor predicted. So may the chat template.
+    """
+    differences = ["it has none"] if theirs is None else _differences(ours, theirs)
+    if differences:
+        raise ModelError(
+            f"The teacher's tokenizer is not that of the data: {'; '.join(differences)}. What one model says of a token means "
+            "nothing to the other. Use a teacher with the same tokenizer, or data.tokenizer.kind='base' with a base of the "
+            "teacher's family."
+        )
+
+
+def _differences(ours: PreTrainedTokenizerFast, theirs: PreTrainedTokenizerFast) -> list[str]:
+    found = []
+    own, other = ours.get_vocab(), theirs.get_vocab()
+    if own != other:
+        apart = sorted((token for token in {**own, **other} if own.get(token) != other.get(token)), key=str)
+        shown = ", ".join(f"{token!r} {own.get(token)} / {other.get(token)}" for token in apart[:3])
+        found.append(f"{len(apart):,} entries differ ({len(own):,} here, {len(other):,} there; such as {shown})")
+    for name in ("bos_token_id", "eos_token_id", "unk_token_id", "mask_token_id"):
+        if getattr(ours, name) != getattr(theirs, name):
+            found.append(f"{name} is {getattr(ours, name)} here, {getattr(theirs, name)} there")
+    if not found:
+        cut, their_cut = (one(PROBE, add_special_tokens=False)["input_ids"] for one in (ours, theirs))
+        if cut != their_cut:
+            found.append(f"the vocabulary is the same, but a test text of {len(cut)} tokens is {len(their_cut)} there")
+    return found
+
+
 def encode_documents(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], batch_size: int = 256
 ) -> Iterator[list[int]]:

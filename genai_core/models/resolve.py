@@ -79,6 +79,14 @@ def check_base(base: Base, ref: ArtifactRef, seq_len: int) -> None:
         )
 
 
+def base_at(ref: ArtifactRef) -> HubBase | FolderBase | GgufBase:
+    """Return where a resolved base lies."""
+    if ref.uri.startswith(HUB_SCHEME):
+        repo, _, revision = ref.uri.removeprefix(HUB_SCHEME).rpartition("@")
+        return HubBase(repo=repo, revision=revision)
+    return GgufBase(path=ref.uri) if ref.uri.endswith(".gguf") else FolderBase(path=ref.uri)
+
+
 def _resolve_folder(folder: Path) -> ArtifactRef:
     if not folder.is_dir():
         raise ModelError(

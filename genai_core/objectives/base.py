@@ -16,7 +16,7 @@ Two kinds:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -66,16 +66,24 @@ class LossTerms:
     metrics: Mapping[str, Mean | Max] = field(default_factory=dict)
 
 
+Compare = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(n, V) logits of the policy and (n, V) of another model at the same tokens -> a number for each token, (n,), and its gradient
+with respect to the policy's logits, (n, V)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """One pass through a model that an objective needs; the engine runs it.
 
     Outputs by name: 'hidden' is (B, T, D); 'logps' is (B, T) in nats, `logps[b, t]` the log-probability of the label
-    at t, and 0 where `labels` is IGNORE_INDEX.
+    at t, and 0 where `labels` is IGNORE_INDEX; 'compared' is (B, T), what `compare` makes of the policy's distribution and
+    that of this pass's model at the label of t, and 0 where there is none.
     """
 
-    outputs: frozenset[Literal["hidden", "logps"]]
-    model: Literal["policy"] = "policy"
+    outputs: frozenset[Literal["hidden", "logps", "compared"]]
+    model: Literal["policy", "teacher"] = "policy"
+    """Whose pass: that of the model that is trained, or of a frozen one, which has no gradient and gives 'compared' only."""
+
     attention: Literal["causal", "bidirectional", "given"] = "causal"
     """What a token sees of its own segment: what is before it, all, or what the batch's `seen` (B, T, T) says."""
 
@@ -84,6 +92,9 @@ class Forward:
 
     excluded: int | None = None
     """A token id that is never predicted: it has no share of the probability."""
+
+    compare: Compare | None = None
+    """How 'compared' comes about, without both models' logits of a whole batch ever being there."""
 
 
 class RowObjective(Protocol):

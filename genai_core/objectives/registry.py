@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_never
 from genai_core.config.masking import Masking
 from genai_core.config.training import (
     CausalLm,
+    Distillation,
     HybridLm,
     JointContrastive,
     MaskedDiffusion,
@@ -20,6 +21,7 @@ from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.objectives.causal_lm import CausalLmObjective
+from genai_core.objectives.distillation import DistillationObjective, Divergence
 from genai_core.objectives.info_nce import InfoNceObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
@@ -56,6 +58,11 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads)), 1.0),)
         case Mixture():
             return _mixture(config, tokenizer)
+        case Distillation():
+            divergence = Divergence(config.divergence, config.temperature, config.beta)
+            distilled = Weighted(DistillationObjective(divergence), 1.0)
+            labels = (Weighted(CausalLmObjective(), config.label_weight),) if config.label_weight else ()
+            return (distilled, *labels)
         case JointContrastive():
             return (
                 Weighted(CausalLmObjective(), 1.0),

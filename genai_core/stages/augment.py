@@ -18,7 +18,6 @@ from typing import Any
 
 from genai_core.augmentation.pairs import build_pairs
 from genai_core.config.data import AugmentationConfig, MarkdownSource, PydocsSource, S3Source, TrainTokenizer
-from genai_core.config.model import FolderBase, GgufBase, HubBase
 from genai_core.config.stages import AugmentStage
 from genai_core.data import pydocs
 from genai_core.data.cleaning import clean_document
@@ -42,8 +41,8 @@ from genai_core.data.split import SIDES, assign_sides, find_leaks
 from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import document_end_id, document_start_id, encode_documents, train_tokenizer
 from genai_core.errors import DataError
+from genai_core.models.resolve import base_at
 from genai_core.stages.contract import StageContext, StageResult
-from genai_core.storage.artifact import ArtifactRef
 
 STEPS = (
     "read",
@@ -277,17 +276,10 @@ def _make_tokenizer(settings: AugmentationConfig, context: StageContext, train: 
     from genai_core.models.load import load_base_tokenizer
 
     ref = context.refs["base"]
-    tokenizer = load_base_tokenizer(_base_at(ref), ref)
+    tokenizer = load_base_tokenizer(base_at(ref), ref)
     tokenizer.name_or_path = ""  # where it was loaded from is no part of what it is
     tokenizer.init_kwargs.pop("name_or_path", None)
     return tokenizer
-
-
-def _base_at(ref: ArtifactRef) -> HubBase | FolderBase | GgufBase:
-    if "://" in ref.uri:
-        repo, _, revision = ref.uri.partition("://")[2].rpartition("@")
-        return HubBase(repo=repo, revision=revision)
-    return GgufBase(path=ref.uri) if ref.uri.endswith(".gguf") else FolderBase(path=ref.uri)
 
 
 def _write(

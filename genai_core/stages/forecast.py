@@ -16,7 +16,7 @@ from typing import Any
 from genai_core.augmentation.outlook import Outlook
 from genai_core.config.model import Base, GgufBase, LoraAdapter, ScratchBase
 from genai_core.config.recipe import Recipe
-from genai_core.config.training import TrainingConfig
+from genai_core.config.training import Distillation, TrainingConfig
 
 TRAINING_SHARE = 1.2
 """Of the measured float32 product; bfloat16 pushes it above 1, attention and the optimizer push it down."""
@@ -154,14 +154,15 @@ def forecast_training(training: TrainingConfig, parameters: int, vocab: int, tok
         token_bytes: what one token leaves behind for the backward pass.
     """
     tokens = training.steps * training.global_batch_tokens
-    work = (4 if isinstance(training.tuning, LoraAdapter) else 6) * parameters * tokens
+    teacher = count_parameters(training.objective.teacher, vocab) if isinstance(training.objective, Distillation) else 0
+    work = ((4 if isinstance(training.tuning, LoraAdapter) else 6) * parameters + 2 * teacher) * tokens
     trained = parameters // 50 if isinstance(training.tuning, LoraAdapter) else parameters
     together = min(training.global_batch_tokens, USUAL_MICRO_TOKENS)
     logits = min(together * vocab * 4, 64 << 20)  # the head keeps no more, training/head.py
     activations = together * token_bytes + 2 * logits
     return {
         "seconds": round(TRAINING_START_SECONDS + work / (TRAINING_SHARE * measured_flops()), 1),
-        "memory_bytes": RUNTIME_BYTES + 4 * parameters + 12 * trained + activations,
+        "memory_bytes": RUNTIME_BYTES + 4 * (parameters + teacher) + 12 * trained + activations,
         "disk_bytes": 4 * parameters + 2 * 12 * trained,
     }
 

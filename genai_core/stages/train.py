@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import TrainingConfig, mixed_datasets
+from genai_core.config.training import Distillation, TrainingConfig, mixed_datasets
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -138,6 +138,25 @@ def _pair_rows(
     )
 
 
+def _find_teacher(training: TrainingConfig, context: StageContext) -> dict[str, Any]:
+    """Return the worker's arguments for a teacher, if the objective has one and it has the tokenizer of the corpus.
+
+    Raises:
+        ModelError: it has another, or cannot be read.
+    """
+    if not isinstance(training.objective, Distillation):
+        return {}
+    from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
+    from genai_core.models.load import load_base_tokenizer
+    from genai_core.models.resolve import base_at
+
+    ref, place = context.refs["teacher"], context.inputs.get("teacher")
+    ref = ref if place is None else ref.model_copy(update={"uri": str(place)})
+    ours = load_tokenizer(context.inputs["corpus"] / "tokenizer")
+    check_same_tokenizer(ours, load_base_tokenizer(base_at(ref), ref))
+    return {"teacher_ref": _dump(ref)}
+
+
 def _train(
     training: TrainingConfig,
     context: StageContext,
@@ -151,6 +170,7 @@ def _train(
     from genai_core.training.worker import SUMMARY, TOLD, train_worker
 
     job = context.job
+    start |= _find_teacher(training, context)
     work = context.workspace.path
     asked = {
         **training.model_dump(mode="json", include={"objective", "tuning", "seq_len", "global_batch_tokens"}),

@@ -1,7 +1,8 @@
-"""Under which licences the data and the base came that a model was made of, read from its lineage.
+"""Under which licences the data, the base and the teacher came that a model was made of, read from its lineage.
 
     corpus.config = {"augmentation": {"source": {"kind": "jsonl", "license": "CC-BY-4.0"}}}   -> its input `source`
     base.config   = {"base": {"kind": "hub", "license": "Apache-2.0"}}                        -> its input `base`
+    model.config  = {"training": {"objective": {"teacher": {"kind": "hub", "license": "MIT"}}}}     -> its input `teacher`
 
 A licence is no part of a stage's identity: one that is stated after an artifact was made is given as `stated`.
 """
@@ -19,10 +20,10 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class Licence:
-    """What is said of one source or base."""
+    """What is said of one source, base or teacher."""
 
     role: str
-    """'data' or 'base'."""
+    """'data', 'base' or 'teacher'."""
 
     name: str
     digest: str
@@ -39,12 +40,13 @@ def licences_of(lineage: Node, stated: Mapping[str, str] | None = None) -> list[
     found: dict[str, Licence] = {}
     for node in lineage.walk():
         source = node.config.get("augmentation", {}).get("source", {})
-        for role, section in (("source", source), ("base", node.config.get("base", {}))):
+        teacher = node.config.get("training", {}).get("objective", {}).get("teacher", {})
+        for role, section in (("source", source), ("base", node.config.get("base", {})), ("teacher", teacher)):
             given = node.inputs.get(role)
             if given is not None and not given.ref.key and section:
                 usual = PYTHON_LICENSE if section.get("kind") == "pydocs" else ""
                 text = (stated or {}).get(given.ref.digest) or section.get("license") or usual
-                kind = "data" if role == "source" else "base"
+                kind = "data" if role == "source" else role
                 found[given.ref.digest] = Licence(kind, given.ref.name, given.ref.digest, text)
     for node in lineage.walk():  # what no config describes, such as one whose manifest is damaged, is not hidden
         if not node.ref.key and node.ref.digest not in found:

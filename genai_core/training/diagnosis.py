@@ -13,7 +13,7 @@ from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
 from genai_core.training.rows import StepRows
 from genai_core.training.state import trained_parameters
-from genai_core.training.step import Precision, run_forward, view_of
+from genai_core.training.step import NONE_FROZEN, Frozen, Precision, run_forward, view_of
 
 SHOWN = 5
 
@@ -37,6 +37,7 @@ def worst_rows(
     progress: float,
     precision: Precision,
     group: Group,
+    frozen: Frozen = NONE_FROZEN,
     shown: int = SHOWN,
 ) -> list[tuple[int, float]]:
     """Return the rows of a step with the largest loss of their own, those that are not finite first.
@@ -48,6 +49,7 @@ def worst_rows(
         progress: of the training.
         precision: of the matrix products.
         group: the rows are shared over its ranks.
+        frozen: the other models that objectives ask.
         shown: how many are returned.
     """
     plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective) and one.is_active(progress)]
@@ -60,7 +62,7 @@ def worst_rows(
             view = view_of(one, batch, progress)
             if not len(view["input_ids"]):
                 continue
-            outputs = run_forward(model, [one.objective], view, precision)
+            outputs = run_forward(model, [one.objective], view, precision, frozen)
             for term in one.objective.loss(outputs, view).terms.values():  # type: ignore[union-attr]
                 loss += one.weight * term.loss_sum.double() / term.count.clamp_min(1)
         losses.append(torch.stack([torch.tensor(float(index), dtype=torch.float64, device=group.device), loss]))

@@ -35,7 +35,7 @@ from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.state import Counters, blank_tensors, read_tensors, write_tensors
-from genai_core.training.step import Precision, StepFigures, accumulate_gradients, noise_seed
+from genai_core.training.step import NONE_FROZEN, Frozen, Precision, StepFigures, accumulate_gradients, noise_seed
 
 CURVE_ROWS = 64
 """Held-out rows behind each point of the curve; the last figure of a run is over all of them."""
@@ -100,6 +100,7 @@ class Engine:
         precision: Precision = "float32",
         micro_batch_rows: int = 8,
         held_out: HeldOut | None = None,
+        frozen: Frozen = NONE_FROZEN,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare a run.
@@ -115,6 +116,7 @@ class Engine:
             precision: of the matrix products; weights keep their type.
             micro_batch_rows: rows in one pass.
             held_out: what the run is measured on.
+            frozen: the other models that objectives ask, on the group's device; no part of the run's state.
             should_stop: asked before every step.
 
         Raises:
@@ -137,6 +139,7 @@ class Engine:
         self._precision = precision
         self._micro_batch_rows = micro_batch_rows
         self._held_out = held_out
+        self._frozen = frozen
         self._should_stop = should_stop
         self._optimizers = make_optimizers(model, config.optimizer)
         self._detector = SpikeDetector(config.spikes)
@@ -225,6 +228,7 @@ class Engine:
             precision=self._precision,
             seeds=seeds,
             progress=self._progress,
+            frozen=self._frozen,
         )
 
     @property
@@ -295,6 +299,7 @@ class Engine:
                 progress=self._progress,
                 precision=self._precision,
                 group=self._group,
+                frozen=self._frozen,
             )
             raise TrainingDivergedError(describe_divergence(reason, counters.step, figures.terms, rows, gradients))
         counters.rollbacks += 1

@@ -27,14 +27,16 @@ KEPT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
+class How:
+    """How logits are made, and how many at a time."""
+
     matmul_dtype: torch.dtype
     wide: torch.dtype
     chunk: int
     kept_bytes: int
     excluded: int | None
 
-    def logits(self, states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    def logits(self, states: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the logits of some positions, (n, V)."""
         logits = (states @ matrix.T).to(self.wide)
         if bias is not None:
@@ -70,15 +72,24 @@ def label_logps(
         kept_bytes: logits up to this size, all chunks together, are kept for the backward pass.
     """
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    flat = labels[:, offset:].reshape(-1)
-    found = (flat != IGNORE_INDEX).nonzero().squeeze(1)  # (N,) in (B, T - offset)
-    source = found + found // (labels.shape[1] - offset) * offset  # (N,) in (B, T): the position that predicts
-    how = _How(matmul_dtype or hidden.dtype, wide, chunk, kept_bytes, excluded)
+    source = predicting_positions(labels, offset)
+    how = How(matmul_dtype or hidden.dtype, wide, chunk, kept_bytes, excluded)
     logps = _LabelLogps.apply(  # type: ignore[no-untyped-call]
-        hidden.reshape(-1, hidden.shape[-1]), weight, bias, source, flat[found], how
+        hidden.reshape(-1, hidden.shape[-1]), weight, bias, source, labels.reshape(-1)[source + offset], how
     )
     spread = torch.zeros(labels.numel(), dtype=wide, device=hidden.device)
     return spread.index_copy(0, source + offset, logps).reshape(labels.shape)
+
+
+def predicting_positions(labels: Tensor, offset: int) -> Tensor:
+    """Return where the labels are predicted, (N,) places in (B * T): `offset` before each.
+
+    Args:
+        labels: (B, T), IGNORE_INDEX where there is none; the first `offset` columns are never looked at.
+        offset: 0 or 1.
+    """
+    found = (labels[:, offset:].reshape(-1) != IGNORE_INDEX).nonzero().squeeze(1)  # (N,) in (B, T - offset)
+    return found + found // (labels.shape[1] - offset) * offset
 
 
 class _LabelLogps(torch.autograd.Function):
@@ -86,7 +97,7 @@ class _LabelLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor, targets: Tensor, how: _How
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor, targets: Tensor, how: How
     ) -> Tensor:
         matrix = weight.to(how.matmul_dtype)
         chosen = hidden.index_select(0, source).to(how.matmul_dtype)  # (N, D)
@@ -95,9 +106,9 @@ class _LabelLogps(torch.autograd.Function):
         keeps = len(source) * len(weight) * how.wide.itemsize <= how.kept_bytes
         kept: list[Tensor] = []
         slopes = (
-            None if keeps or not ctx.needs_input_grad[0] else _Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
+            None if keeps or not ctx.needs_input_grad[0] else Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
         )
-        for part in _parts(len(source), how.chunk):
+        for part in cut(len(source), how.chunk):
             logits = how.logits(chosen[part], matrix, bias)  # (chunk, V)
             norms[part] = logits.logsumexp(dim=-1)
             logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - norms[part]
@@ -113,14 +124,14 @@ class _LabelLogps(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         chosen, weight, bias, source, targets, norms = ctx.saved_tensors
-        how: _How = ctx.how
-        slopes: _Slopes | None = ctx.slopes
+        how: How = ctx.how
+        slopes: Slopes | None = ctx.slopes
         if slopes is not None and len(grad) and bool((grad == grad[0]).all()):
             slopes.scale(grad[0])
         else:
             matrix = weight.to(how.matmul_dtype)
-            slopes = _Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
-            for index, part in enumerate(_parts(len(source), how.chunk)):
+            slopes = Slopes(chosen, matrix, how, ctx.needs_input_grad[1:3])
+            for index, part in enumerate(cut(len(source), how.chunk)):
                 # kept logits are overwritten: the graph is walked once, and the memory is the point
                 logits = ctx.kept[index] if ctx.kept else how.logits(chosen[part], matrix, bias)
                 slopes.add(part, logits, norms, targets, grad)
@@ -138,10 +149,10 @@ class _LabelLogps(torch.autograd.Function):
         )
 
 
-class _Slopes:
+class Slopes:
     """Gradients with respect to the chosen hidden states, (N, D), the matrix, (V, D), and the bias, (V,), by chunks."""
 
-    def __init__(self, chosen: Tensor, matrix: Tensor, how: _How, wanted: tuple[bool, bool]) -> None:
+    def __init__(self, chosen: Tensor, matrix: Tensor, how: How, wanted: tuple[bool, bool]) -> None:
         self._states, self._matrix, self._how = chosen, matrix, how
         self.chosen = torch.empty(chosen.shape, dtype=how.wide, device=chosen.device)
         self.weight = torch.zeros_like(matrix, dtype=how.wide) if wanted[0] else None
@@ -154,6 +165,10 @@ class _Slopes:
             slope.neg_().scatter_add_(1, targets[part, None], torch.ones_like(norms[part, None]))  # onehot - softmax
         else:
             slope.mul_(-grad[part, None]).scatter_add_(1, targets[part, None], grad[part, None])
+        self.push(part, slope)
+
+    def push(self, part: slice, slope: Tensor) -> None:
+        """Add the share of a chunk, of which `slope` is the gradient with respect to its logits, (n, V)."""
         if self.bias is not None:
             self.bias += slope.sum(dim=0)
         slope = slope.to(self._how.matmul_dtype)
@@ -173,5 +188,6 @@ class _Slopes:
                 slope.mul_(factor)
 
 
-def _parts(length: int, chunk: int) -> list[slice]:
+def cut(length: int, chunk: int) -> list[slice]:
+    """Return the chunks of so many positions."""
     return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]

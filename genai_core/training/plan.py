@@ -27,7 +27,7 @@ from genai_core.objectives.base import Weighted
 from genai_core.training.checkpoint import Events, Keeper
 from genai_core.training.parallel import Group
 from genai_core.training.rows import Rows, take_batch
-from genai_core.training.step import Precision, accumulate_gradients
+from genai_core.training.step import NONE_FROZEN, Frozen, Precision, accumulate_gradients
 
 PLAN = "plan.json"
 MEASURING_SECONDS = 5.0
@@ -121,6 +121,7 @@ def resolve_plan(
     group: Group,
     keeper: Keeper,
     events: Events,
+    frozen: Frozen = NONE_FROZEN,
 ) -> Plan:
     """Return the plan of this run, equal on every rank; measure what neither the config nor an earlier plan says.
 
@@ -134,11 +135,12 @@ def resolve_plan(
         group: rank 0 decides.
         keeper: where plan.json lies.
         events: where a change is told.
+        frozen: the other models that objectives ask.
     """
     plan = None
     if group.leads:
         earlier = read_plan(keeper.path)
-        plan = _fill_in(earlier, compute, model, objectives, rows, rows_per_step, threads, group)
+        plan = _fill_in(earlier, compute, model, objectives, rows, rows_per_step, threads, group, frozen)
         for name, value in asdict(plan).items():
             if earlier is not None and getattr(earlier, name) != value:
                 events.event(f"plan changed: {name} {getattr(earlier, name)} -> {value}; not bit for bit any more")
@@ -156,13 +158,14 @@ def _fill_in(
     rows_per_step: int,
     threads: int,
     group: Group,
+    frozen: Frozen,
 ) -> Plan:
     most = -(-rows_per_step // group.world_size)
     given: Precision | None = None if compute.precision == "auto" else compute.precision
     precision = given or (earlier.precision if earlier else None)
     micro = compute.micro_batch_rows or (earlier.micro_batch_rows if earlier else 0)
     if precision is None or not micro:
-        precision, micro = _measure(model, objectives, rows, precision, micro, most=most, group=group)
+        precision, micro = _measure(model, objectives, rows, precision, micro, most=most, group=group, frozen=frozen)
     return Plan(precision, threads, min(micro, most), group.world_size)
 
 
@@ -175,6 +178,7 @@ def _measure(
     *,
     most: int,
     group: Group,
+    frozen: Frozen,
 ) -> tuple[Precision, int]:
     """Return the fastest precision and micro-batch of a few forward and backward passes.
 
@@ -197,7 +201,8 @@ def _measure(
         started = time.monotonic()
         if started > deadline:
             return 0.0
-        accumulate_gradients(model, objectives, [batch], group=Group(0, 1, group.device), precision=kind, seeds=[0])
+        here = Group(0, 1, group.device)
+        accumulate_gradients(model, objectives, [batch], group=here, precision=kind, seeds=[0], frozen=frozen)
         if group.device.type == "cuda":
             torch.cuda.synchronize()
         model.zero_grad(set_to_none=True)

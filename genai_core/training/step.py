@@ -23,11 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.models.backbone import head_bias, head_states, head_weight, hidden_states, see_segments
-from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Max, Mean, Objective, Weighted
+from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Forward, Max, Mean, Objective, Weighted
+from genai_core.training.compared_heads import compare_heads
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
 
 Precision = Literal["float32", "bfloat16", "float64"]
+Frozen = Mapping[str, Any]
+"""Models that are only asked, by the name that an objective's passes have for them: 'teacher'. In eval mode."""
+
+NONE_FROZEN: Frozen = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,17 @@ def states_at(
         return hidden_states(model, input_ids, position_ids, seen, token_types)
 
 
-def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, precision: Precision) -> dict[str, Tensor]:
-    """Return the outputs that the objectives need, by name, from one pass through the model.
+def run_forward(
+    model: Any, objectives: Sequence[Objective], batch: Batch, precision: Precision, frozen: Frozen = NONE_FROZEN
+) -> dict[str, Tensor]:
+    """Return the outputs that the objectives need, by name, from one pass through the model and each frozen one they name.
 
     Args:
         model: the policy.
         objectives: whose `forwards` are joined; they attend and read alike (`pass_of`).
         batch: (B, T) tensors.
         precision: of the matrix products.
+        frozen: the other models.
     """
     forwards = [one for objective in objectives for one in objective.forwards()]
     wanted: frozenset[str] = frozenset().union(*(one.outputs for one in forwards))
@@ -96,11 +104,33 @@ def run_forward(model: Any, objectives: Sequence[Objective], batch: Batch, preci
             excluded=forwards[0].excluded,
             matmul_dtype=dtype,
         )
+    for one in forwards:
+        if one.compare is not None:
+            outputs["compared"] = _compare(model, hidden, one, frozen[one.model], batch, seen, precision)
     return outputs
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _compare(
+    model: Any, hidden: Tensor, one: Forward, other: Any, batch: Batch, seen: Tensor | None, precision: Precision
+) -> Tensor:
+    """Return 'compared', (B, T), from the policy's hidden states and a pass through the other model."""
+    assert one.compare is not None
+    with torch.no_grad():
+        other_hidden = states_at(other, precision, batch["input_ids"], batch["position_ids"], seen)
+    return compare_heads(
+        hidden,
+        head_weight(model),
+        other_hidden,
+        head_weight(other),
+        batch["labels"],
+        one.compare,
+        offset=one.offset,
+        matmul_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+    )
 
 
 def view_of(weighted: Weighted, batch: Batch, progress: float) -> Batch:
@@ -127,7 +157,7 @@ def view_of(weighted: Weighted, batch: Batch, progress: float) -> Batch:
 def pass_of(weighted: Weighted, view: Batch) -> tuple[Any, ...]:
     """Return what two objectives must have in common to share a pass through the model."""
     forwards: set[tuple[Any, ...]] = {
-        (one.model, one.attention, one.offset, one.excluded) for one in weighted.objective.forwards()
+        (one.attention, one.offset, one.excluded) for one in weighted.objective.forwards()
     }
     assert len(forwards) == 1, f"{type(weighted.objective).__name__} needs passes of different kinds"
     return (id(view), *forwards.pop())
@@ -142,6 +172,7 @@ def accumulate_gradients(
     precision: Precision,
     seeds: Sequence[int],
     progress: float = 0.0,
+    frozen: Frozen = NONE_FROZEN,
 ) -> StepFigures:
     """Leave the gradient of the whole step in `.grad` on every rank; return the figures of the step.
 
@@ -153,6 +184,7 @@ def accumulate_gradients(
         precision: of the matrix products.
         seeds: one a micro-batch, for dropout.
         progress: of the training, in [0, 1), for objectives whose noise changes on the way.
+        frozen: the other models that objectives ask.
     """
     objectives = [one for one in objectives if one.is_active(progress)]
     views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]
@@ -177,7 +209,8 @@ def accumulate_gradients(
         for indices in _passes(objectives, own):
             view = own[indices[0]]
             torch.manual_seed(seed)
-            outputs = run_forward(model, [objectives[index].objective for index in indices], view, precision)
+            asked = [objectives[index].objective for index in indices]
+            outputs = run_forward(model, asked, view, precision, frozen)
             total = torch.zeros((), device=view["input_ids"].device)
             for index in indices:
                 one = objectives[index]
@@ -239,7 +272,7 @@ def _no_outputs(view: Batch, model: Any) -> dict[str, Tensor]:
     """Return the outputs of a pass over no rows."""
     weight = head_weight(model)  # (V, D)
     none = torch.zeros(view["labels"].shape, device=weight.device, dtype=weight.dtype)  # (0, T)
-    return {"logps": none, "hidden": none.unsqueeze(-1).expand(-1, -1, weight.shape[1])}
+    return {"logps": none, "compared": none, "hidden": none.unsqueeze(-1).expand(-1, -1, weight.shape[1])}
 
 
 def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]], group: Group) -> dict[str, float]:

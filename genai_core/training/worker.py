@@ -22,7 +22,7 @@ from genai_core.config.training import TrainingConfig, mixed_datasets
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
 from genai_core.data.token_bytes import count_token_bytes
-from genai_core.data.tokenizer import load_tokenizer
+from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
@@ -31,6 +31,7 @@ from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
 from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
+from genai_core.models.resolve import base_at
 from genai_core.objectives.registry import build_objectives
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
@@ -61,6 +62,7 @@ class WorkerArguments(Config):
     model: str = Field(default="", description="Folder of the model to start from; '' = `base`.")
     base: Base = Field(default=ScratchBase(), description="What to start from without a folder.")
     base_ref: ArtifactRef | None = Field(default=None, description="Which content of the base exactly.")
+    teacher_ref: ArtifactRef | None = Field(default=None, description="The teacher, where the objective has one.")
     training: TrainingConfig
     compute: ComputeConfig = ComputeConfig()
     output: str = Field(description="Directory for the model; rank 0 writes it at the end.")
@@ -98,6 +100,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     model = prepare_model(given, tokenizer, group)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
+    frozen = load_frozen(given, tokenizer, group)
     plan = resolve_plan(
         given.compute,
         model,
@@ -108,7 +111,11 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         group=group,
         keeper=keeper,
         events=log,
+        frozen=frozen,
     )
+    if plan.precision == "bfloat16":  # what its products are made in anyway: half the memory
+        for other in frozen.values():
+            other.to(torch.bfloat16)
     choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
     # as the engine will call it, precision included
     run_probes(
@@ -136,6 +143,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         precision=plan.precision,
         micro_batch_rows=plan.micro_batch_rows,
         held_out=held_out,
+        frozen=frozen,
         should_stop=stop_file.exists,
     )
     figures = engine.run()
@@ -161,12 +169,7 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
     else:
         raise ModelError(f"base.kind={given.base.kind!r} was not resolved to a digest; resolve_base comes first.")
     check_vocabulary(model, tokenizer)
-    longest = positions_taken(model) if is_encoder(model) else None
-    longest = getattr(model.config, "max_position_embeddings", None) if longest is None else longest
-    if longest is not None and given.training.seq_len > longest:
-        raise ModelError(
-            f"training.seq_len={given.training.seq_len:,} is longer than the model takes ({longest:,}). Lower it."
-        )
+    _check_length(model, given.training.seq_len, "model")
     if given.compute.precision == "float64":
         model = model.double()
         keep_float64(model)
@@ -183,6 +186,32 @@ def _open_rows(given: WorkerArguments) -> PackedRows | MixedRows:
         dataset.name: PackedRows.open(Path(given.datasets[dataset.name])) for dataset in datasets
     }
     return MixedRows(parts, {dataset.name: dataset.rows for dataset in datasets})
+
+
+def load_frozen(given: WorkerArguments, tokenizer: Any, group: Group) -> dict[str, Any]:
+    """Return the models that the objective asks beside the one it trains, by name, on the group's device; perhaps none.
+
+    Raises:
+        ModelError: one cannot be loaded, is shorter than a row, or has another tokenizer.
+    """
+    if given.teacher_ref is None:
+        return {}
+    teacher, its_tokenizer = load_base(base_at(given.teacher_ref), given.teacher_ref)
+    check_same_tokenizer(tokenizer, its_tokenizer)
+    _check_length(teacher, given.training.seq_len, "teacher")
+    if given.compute.precision == "float64":
+        teacher = teacher.double()
+        keep_float64(teacher)
+    teacher.requires_grad_(False).eval().to(group.device)
+    run_probes(teacher)
+    return {"teacher": teacher}
+
+
+def _check_length(model: Any, seq_len: int, name: str) -> None:
+    longest = positions_taken(model) if is_encoder(model) else None
+    longest = getattr(model.config, "max_position_embeddings", None) if longest is None else longest
+    if longest is not None and seq_len > longest:
+        raise ModelError(f"training.seq_len={seq_len:,} is longer than the {name} takes ({longest:,}). Lower it.")
 
 
 def summarise(figures: RunFigures) -> dict[str, float]:

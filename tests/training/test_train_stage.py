@@ -10,14 +10,17 @@ from worker_case import digests, make_corpus, texts
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import LoraAdapter, ScratchBase
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import AdamW, MixedDataset, Mixture, MixtureTerm, TrainingConfig
+from genai_core.config.training import AdamW, Distillation, MixedDataset, Mixture, MixtureTerm, TrainingConfig
 from genai_core.data.documents import Pair, write_pairs
 from genai_core.data.packing import PackedRows
-from genai_core.errors import ConfigError
+from genai_core.data.tokenizer import train_tokenizer
+from genai_core.errors import ConfigError, ModelError
 from genai_core.launch.inline import InlineWorkers
+from genai_core.models.resolve import resolve_base
 from genai_core.stages.contract import StageContext, StageJob
 from genai_core.stages.registry import STAGES
-from genai_core.storage.artifact import ArtifactKind
+from genai_core.storage.artifact import ArtifactKind, ArtifactRef
+from genai_core.storage.digest import stage_key
 from genai_core.storage.folder import FolderStore
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
@@ -56,14 +59,14 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def open_context(folder, stage, config, inputs, **compute):
+def open_context(folder, stage, config, inputs, refs=None, **compute):
     store = FolderStore(folder / "store")
     workspace = Workspace(store, "ab" * 32, folder / "scratch")
     journal = Journal(workspace.path / "journal.jsonl")
     output = folder / "output"
     output.mkdir()
     job = StageJob(
-        stage=stage, title=stage, key="ab" * 32, attempt=1, kind=ArtifactKind.MODEL, name="m", inputs={},
+        stage=stage, title=stage, key="ab" * 32, attempt=1, kind=ArtifactKind.MODEL, name="m", inputs=refs or {},
         config=config.model_dump(mode="json"), storage_uri=str(folder / "store"),
         compute=ComputeConfig(**{"workers": 1, "threads": 1, "precision": "float32", "micro_batch_rows": 4, **compute}),
     )  # fmt: skip
@@ -71,9 +74,9 @@ def open_context(folder, stage, config, inputs, **compute):
     return StageContext(job, inputs, output, workspace, journal, workers, lambda: None)
 
 
-def run(folder, stage, config, inputs, **compute):
+def run(folder, stage, config, inputs, refs=None, **compute):
     folder.mkdir()
-    context = open_context(folder, stage, config, inputs, **compute)
+    context = open_context(folder, stage, config, inputs, refs, **compute)
     return STAGES[stage].load_body()(config, context), context.output
 
 
@@ -148,6 +151,38 @@ def test_text_and_pairs_are_learned_in_one_run_at_their_shares(corpus, base, tmp
         terms = last["loss/causal_lm_text"] + 0.5 * last["loss/causal_lm_pairs"]
         assert last["train/loss"] == pytest.approx(terms, abs=1e-6)
         assert last["loss/causal_lm_text"] > 0 and last["loss/causal_lm_pairs"] > 0
+
+
+def test_a_published_model_teaches_a_smaller_one_and_its_digest_enters_the_key(corpus, base, tmp_path):
+    teacher = ArtifactRef(kind=ArtifactKind.MODEL, name="t", version="1", digest="d1", uri="far away")
+    objective = Distillation(teacher={"kind": "folder", "path": "where the recipe has it"}, label_weight=0.5)
+    config = PretrainStage(
+        base=BASE.model_copy(update={"n_layers": 1, "d_ff": 32}),
+        training=TRAINING.model_copy(update={"objective": objective}),
+    )
+    _, output = run(
+        tmp_path / "a", "pretrain", config, {"corpus": corpus, "teacher": base[1]}, refs={"teacher": teacher}
+    )
+    [journal] = (tmp_path / "a").rglob("journal.jsonl")
+    rows = [json.loads(line).get("m", {}) for line in journal.read_text().splitlines()]
+    curve = [row["loss/distillation"] for row in rows if "loss/distillation" in row]
+    assert curve[-1] < curve[0]
+    assert AutoModelForCausalLM.from_pretrained(output).config.num_hidden_layers == 1
+    other = {"teacher": teacher.model_copy(update={"digest": "d2"})}
+    assert stage_key("pretrain", 2, config, {"teacher": teacher}) != stage_key("pretrain", 2, config, other)
+
+
+def test_a_teacher_of_other_tokens_ends_the_stage_before_a_worker_starts(corpus, base, tmp_path):
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_pretrained(base[1]).save_pretrained(other)
+    train_tokenizer(["other words altogether " * 9], 320, 64).save_pretrained(other)
+    objective = Distillation(teacher={"kind": "folder", "path": str(other)})
+    config = TuneStage(training=TRAINING.model_copy(update={"objective": objective}))
+    refs = {"teacher": resolve_base(objective.teacher)}
+    inputs = {"corpus": corpus, "model": base[1], "teacher": other}
+    with pytest.raises(ModelError, match="The teacher's tokenizer is not that of the data"):
+        run(tmp_path / "a", "tune", config, inputs, refs=refs)
+    assert not list((tmp_path / "a").rglob("plan.json"))
 
 
 def test_more_workers_than_rows_are_refused_before_anything_starts(corpus, tmp_path):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from small_run import JOINT, MemoryLog, run_small, small_config, small_model, small_rows, weights
 
-from genai_core.config.training import CausalLm, HybridLm, MaskedDiffusion, SpikeConfig
+from genai_core.config.training import CausalLm, Distillation, HybridLm, MaskedDiffusion, SpikeConfig
 from genai_core.data.collate import collate
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut
@@ -32,6 +32,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         ("joint", JOINT),
         ("hybrid", HybridLm()),
         ("diffusion", MaskedDiffusion()),
+        ("distillation", Distillation(teacher={"kind": "folder", "path": "t"}, label_weight=0.5)),
     ):
         # another seed on every rank but the first: all must start from rank 0's weights
         model, log = small_model(seed=rank), MemoryLog()
@@ -43,6 +44,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
             group=group,
             log=log,
             held_out=held_out,
+            frozen={"teacher": small_model(seed=11).eval()},
         )
         found.update({f"{name}/{key}": value for key, value in weights(model).items()})
         found[f"{name}/held_out"] = torch.tensor(figures.held_out.loss_nats, dtype=torch.float64)
