@@ -84,6 +84,36 @@ class MaskedDiffusion(Config):
     )
 
 
+class BlockDiffusion(Config):
+    """From left to right over blocks of tokens, masked diffusion inside a block (BD3-LM)."""
+
+    kind: Literal["block_diffusion"] = "block_diffusion"
+    block_length: PositiveInt = Field(
+        default=16, description="Tokens in a block; 1 is next-token prediction, the length of a row masked diffusion."
+    )
+    reads: Reads = Field(
+        default="own",
+        description="Where a masked token is predicted; 'previous' to start from a causal checkpoint.",
+    )
+    least_masked: Fraction = Field(
+        default=0.0, description="Least share of a block's tokens that is masked in training (clipped schedule)."
+    )
+    most_masked: Fraction = Field(
+        default=1.0, description="Largest share of a block's tokens that is masked in training (clipped schedule)."
+    )
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
+    )
+
+    @model_validator(mode="after")
+    def _shares_in_order(self) -> BlockDiffusion:
+        if self.least_masked > self.most_masked:
+            raise ValueError(
+                f"least_masked={self.least_masked:g} is above most_masked={self.most_masked:g}. Lower one or raise the other."
+            )
+        return self
+
+
 class PrefixLm(Config):
     """The beginning of a text is read from both sides, the rest is predicted from left to right."""
 
@@ -123,9 +153,9 @@ class Distillation(Config):
 class MixtureTerm(Config):
     """One objective of several that are learned together."""
 
-    objective: Annotated[CausalLm | PrefixLm | MaskedLm | MaskedDiffusion, Field(discriminator="kind")] = Field(
-        default=CausalLm(), description="What is learned."
-    )
+    objective: Annotated[
+        CausalLm | PrefixLm | MaskedLm | MaskedDiffusion | BlockDiffusion, Field(discriminator="kind")
+    ] = Field(default=CausalLm(), description="What is learned.")
     weight: NonNegativeFloat = Field(
         default=1.0, description="Weight of the term's mean (over its own tokens) in the loss."
     )
@@ -197,7 +227,15 @@ class Mixture(Config):
 
 
 Objective = Annotated[
-    CausalLm | PrefixLm | MaskedLm | HybridLm | MaskedDiffusion | Mixture | JointContrastive | Distillation,
+    CausalLm
+    | PrefixLm
+    | MaskedLm
+    | HybridLm
+    | MaskedDiffusion
+    | BlockDiffusion
+    | Mixture
+    | JointContrastive
+    | Distillation,
     Field(discriminator="kind"),
 ]
 
@@ -216,7 +254,7 @@ def ends_causal(objective: Objective) -> bool:
     """Return whether a model that was trained with it last writes from left to right."""
     if isinstance(objective, Mixture):
         return any(isinstance(term.objective, CausalLm) and term.end == 1 for term in objective.terms)
-    return not isinstance(objective, (MaskedLm, MaskedDiffusion))
+    return not isinstance(objective, (MaskedLm, MaskedDiffusion, BlockDiffusion))
 
 
 def reads_forward(objective: Objective) -> bool:

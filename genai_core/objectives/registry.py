@@ -6,6 +6,7 @@ from typing import Any, Literal, assert_never
 
 from genai_core.config.masking import Masking
 from genai_core.config.training import (
+    BlockDiffusion,
     CausalLm,
     Distillation,
     HybridLm,
@@ -20,6 +21,7 @@ from genai_core.config.training import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
+from genai_core.objectives.block_diffusion import BlockDiffusionObjective
 from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.objectives.distillation import DistillationObjective, Divergence
 from genai_core.objectives.info_nce import InfoNceObjective
@@ -56,6 +58,11 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
         case MaskedDiffusion():
             mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
             return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads)), 1.0),)
+        case BlockDiffusion():
+            mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
+            rates = (config.least_masked, config.most_masked)
+            block = BlockDiffusionObjective(mask_id, config.block_length, _offset(config.reads), rates)
+            return (Weighted(block, 1.0),)
         case Mixture():
             return _mixture(config, tokenizer)
         case Distillation():

@@ -20,6 +20,7 @@ from genai_core.data.masking import Masker, Vocabulary
 from genai_core.data.order import RowNoise, noise_for_step
 from genai_core.models.backbone import head_weight, hidden_states, see_segments
 from genai_core.objectives.base import IGNORE_INDEX, Weighted
+from genai_core.objectives.block_diffusion import BlockDiffusionObjective
 from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
@@ -31,11 +32,13 @@ VOCABULARY = Vocabulary(MASK, np.arange(VOCAB) == MASK, np.ones(VOCAB, dtype=boo
 MASKED = MaskedLmObjective(Masker(Masking(rate=0.4), VOCABULARY))
 MNTP = MaskedLmObjective(Masker(Masking(rate=0.4), VOCABULARY), offset=1)
 DIFFUSION = MaskedDiffusionObjective(MASK)
+BLOCK = BlockDiffusionObjective(MASK, 4)
 SHIFTED = MaskedDiffusionObjective(MASK, offset=1)
 EVERY = {
     "masked": [Weighted(MASKED, 1.0)],
     "mntp": [Weighted(MNTP, 1.0)],
     "diffusion": [Weighted(DIFFUSION, 1.0)],
+    "block": [Weighted(BLOCK, 1.0)],
     "hybrid": [Weighted(MNTP, 0.25, rows=(0.0, 0.25)), Weighted(CausalLmObjective(), 0.75, rows=(0.25, 1.0))],
     "both": [Weighted(CausalLmObjective(), 1.0), Weighted(MASKED, 0.5)],
 }
@@ -108,14 +111,14 @@ def test_both_sides_are_seen_and_no_other_document() -> None:
 
 def test_on_tokens_without_a_pattern_nothing_is_learned() -> None:
     """Fresh uniform tokens at every step: what falls below ln V has seen the answer (objectives.md 2.9.2)."""
-    for objective, floor in ((MNTP, 0.05), (DIFFUSION, 0.08), (MASKED, 0.05)):
+    for objective, floor in ((MNTP, 0.05), (DIFFUSION, 0.08), (BLOCK, 0.08), (MASKED, 0.05)):
         model = small_model(torch.float32)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         hide_all = MaskedLmObjective(
             Masker(Masking(rate=0.4, mask_share=1.0, random_share=0.0), VOCABULARY),
             offset=objective.forwards()[0].offset,
         )
-        used = objective if objective is DIFFUSION else hide_all
+        used = objective if objective in (DIFFUSION, BLOCK) else hide_all
         generator, losses = torch.Generator().manual_seed(0), []
         for step in range(60):
             ids = torch.randint(2, VOCAB, (32, 16), generator=generator)

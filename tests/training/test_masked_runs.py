@@ -22,7 +22,16 @@ from small_run import (
 )
 
 from genai_core.config.masking import Masking, WordUnit
-from genai_core.config.training import AdamW, CausalLm, HybridLm, MaskedDiffusion, MaskedLm, Mixture, MixtureTerm
+from genai_core.config.training import (
+    AdamW,
+    BlockDiffusion,
+    CausalLm,
+    HybridLm,
+    MaskedDiffusion,
+    MaskedLm,
+    Mixture,
+    MixtureTerm,
+)
 from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError
 from genai_core.objectives.registry import build_objectives
@@ -33,6 +42,8 @@ OBJECTIVES = {
     "mntp": MaskedLm(reads="previous"),
     "hybrid": HybridLm(),
     "diffusion": MaskedDiffusion(),
+    "block": BlockDiffusion(block_length=4),
+    "block-shifted": BlockDiffusion(block_length=4, reads="previous"),
 }
 BYTES = torch.ones(VOCAB, dtype=torch.int64)
 

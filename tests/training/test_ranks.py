@@ -36,7 +36,7 @@ def found(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("run", ["causal", "joint", "hybrid", "diffusion", "distillation", "spikes"])
+@pytest.mark.parametrize("run", ["causal", "joint", "hybrid", "diffusion", "block", "distillation", "spikes"])
 def test_weights_after_the_run_are_the_same(found, run):
     one, two, _ = found
     names = [name for name in one if name.startswith(f"{run}/model.")]
@@ -49,7 +49,7 @@ def test_both_ranks_hold_the_same_bits(found):
     assert all(torch.equal(first[name], second[name]) for name in second)
 
 
-@pytest.mark.parametrize("run", ["causal", "joint", "hybrid", "diffusion", "distillation"])
+@pytest.mark.parametrize("run", ["causal", "joint", "hybrid", "diffusion", "block", "distillation"])
 def test_losses_and_held_out_losses_are_the_same(found, run):
     one, two, _ = found
     assert len(one[f"{run}/losses"]) == 20

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from small_run import JOINT, MemoryLog, run_small, small_config, small_model, small_rows, weights
 
-from genai_core.config.training import CausalLm, Distillation, HybridLm, MaskedDiffusion, SpikeConfig
+from genai_core.config.training import BlockDiffusion, CausalLm, Distillation, HybridLm, MaskedDiffusion, SpikeConfig
 from genai_core.data.collate import collate
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut
@@ -33,6 +33,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         ("hybrid", HybridLm()),
         ("diffusion", MaskedDiffusion()),
         ("distillation", Distillation(teacher={"kind": "folder", "path": "t"}, label_weight=0.5)),
+        ("block", BlockDiffusion(block_length=4)),
     ):
         # another seed on every rank but the first: all must start from rank 0's weights
         model, log = small_model(seed=rank), MemoryLog()
