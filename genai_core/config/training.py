@@ -82,6 +82,10 @@ class MaskedDiffusion(Config):
     mask_token: str = Field(
         default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
     )
+    anneal: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
+        default=0.0,
+        description="Share of the steps over which attention opens from causal to both sides, for a causal checkpoint; 0 = open.",
+    )
 
 
 class BlockDiffusion(Config):

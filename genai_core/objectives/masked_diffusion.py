@@ -16,6 +16,9 @@ masked tokens instead would be another number (diffusion page, 4.7).
   first token. End tokens are text to be predicted like any other.
 - Segments of a packed row do not see each other, and a random order of the row is one of each segment: the row's bound is
   the sum of theirs.
+- From a causal checkpoint attention may open step by step: with `anneal` a token sees what is before it, and each token
+  after it with the probability min(1, progress / anneal), drawn anew for every pair and visit of a row (DiffuLLaMA,
+  section 3.2: "attention mask annealing"). A measurement sees all.
 - `offset` 1 reads a prediction at the place before the masked token, where a causal model has it (DiffuLLaMA, Gong et al.
   2024, arXiv 2410.17891; Dream, Ye et al. 2025, arXiv 2508.15487): to start from a causal checkpoint.
 """
@@ -29,7 +32,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genai_core.models.backbone import see_segments
 from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, TokenObjective
+
+_OPENING = 0x6F70  # tells the streams of attention from those of masks
 
 
 class MaskedDiffusionObjective(TokenObjective):
@@ -38,16 +44,17 @@ class MaskedDiffusionObjective(TokenObjective):
     name = "masked_diffusion"
     is_likelihood = True
 
-    def __init__(self, mask_id: int, offset: Literal[0, 1] = 0) -> None:
+    def __init__(self, mask_id: int, offset: Literal[0, 1] = 0, anneal: float = 0.0) -> None:
         self._mask_id = mask_id
         self._offset: Literal[0, 1] = offset
+        self._anneal = anneal
 
     def forwards(self) -> Sequence[Forward]:
-        """Return one bidirectional pass that gives log-probabilities, among which that of the mask is none."""
+        """Return one pass that gives log-probabilities, among which that of the mask is none."""
         return (
             Forward(
                 outputs=frozenset({"logps"}),
-                attention="bidirectional",
+                attention="given" if self._anneal else "bidirectional",
                 offset=self._offset,
                 excluded=self._mask_id,
             ),
@@ -58,6 +65,7 @@ class MaskedDiffusionObjective(TokenObjective):
         ids, labels, device = batch["input_ids"], batch["labels"], batch["input_ids"].device
         maskable = (labels != IGNORE_INDEX).cpu().numpy()
         masked = np.zeros(maskable.shape, dtype=bool)
+        opened = {"seen": self._open(batch, progress)} if self._anneal else {}
         weight = np.zeros(len(maskable))
         for row, (seed, place) in enumerate(zip(batch["noise"].tolist(), batch["place"].tolist(), strict=True)):
             tokens = np.flatnonzero(maskable[row])
@@ -70,11 +78,25 @@ class MaskedDiffusionObjective(TokenObjective):
         hidden = torch.from_numpy(masked).to(device)
         return {
             **batch,
+            **opened,
             "input_ids": ids.masked_fill(hidden, self._mask_id),
             "labels": labels.masked_fill(~hidden, IGNORE_INDEX),
             "maskable": labels != IGNORE_INDEX,
             "weight": torch.from_numpy(weight).to(device),
         }
+
+    def _open(self, batch: Batch, progress: float) -> Tensor:
+        """Return what is seen at this point of the training, (B, T, T) bool."""
+        seen, share = see_segments(batch["segment_ids"]), progress / self._anneal
+        if share >= 1:
+            return seen
+        length = seen.shape[1]
+        before = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
+        after = [
+            np.random.Generator(np.random.PCG64([seed, _OPENING])).random((length, length)) < share
+            for seed in batch["noise"].tolist()
+        ]
+        return seen & (before | torch.from_numpy(np.array(after, dtype=bool).reshape(seen.shape)).to(seen.device))
 
     def token_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the weighted negative log-likelihood of each masked token, (B, T), 0 elsewhere."""

@@ -57,7 +57,7 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             )
         case MaskedDiffusion():
             mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
-            return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads)), 1.0),)
+            return (Weighted(MaskedDiffusionObjective(mask_id, _offset(config.reads), config.anneal), 1.0),)
         case BlockDiffusion():
             mask_id = _vocabulary(tokenizer, config.mask_token).mask_id
             rates = (config.least_masked, config.most_masked)

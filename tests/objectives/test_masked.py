@@ -39,6 +39,7 @@ EVERY = {
     "mntp": [Weighted(MNTP, 1.0)],
     "diffusion": [Weighted(DIFFUSION, 1.0)],
     "block": [Weighted(BLOCK, 1.0)],
+    "annealed": [Weighted(MaskedDiffusionObjective(MASK, offset=1, anneal=0.8), 1.0)],
     "hybrid": [Weighted(MNTP, 0.25, rows=(0.0, 0.25)), Weighted(CausalLmObjective(), 0.75, rows=(0.25, 1.0))],
     "both": [Weighted(CausalLmObjective(), 1.0), Weighted(MASKED, 0.5)],
 }
@@ -301,3 +302,49 @@ def test_a_step_whose_rows_hide_nothing_has_no_loss() -> None:
             model, objectives, [batch], group=alone(), precision="float32", seeds=[0], progress=0.0
         )
         assert figures.loss == 0.0
+
+
+@torch.no_grad()
+def test_attention_opens_from_causal_to_both_sides() -> None:
+    """Half of what is after a token at half of the way; at the ends it is transformers' causal pass, and the open one."""
+    model, annealed = small_model(), MaskedDiffusionObjective(MASK, offset=1, anneal=0.5)
+    [batch] = batches_of(ROWS)
+    batch["segment_ids"] = torch.arange(ROWS)[:, None].expand(batch["input_ids"].shape).contiguous()
+    batch["position_ids"] = torch.arange(batch["input_ids"].shape[1]).expand(batch["input_ids"].shape).contiguous()
+    shown = []
+    for progress in (0.0, 0.5, 1.0):
+        view = annealed.corrupt(batch, progress)
+        hidden = hidden_states(model, view["input_ids"], view["position_ids"], view["seen"])
+        shown.append(hidden)
+        assert view["input_ids"].equal(SHIFTED.corrupt(batch, progress)["input_ids"])
+    causal = model(input_ids=view["input_ids"], use_cache=False, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(shown[0], causal, rtol=0, atol=1e-10)
+    opened = run_forward(model, [SHIFTED], view, "float32")["logps"]
+    assert run_forward(model, [annealed], view, "float32")["logps"].equal(opened)
+    assert shown[1].equal(shown[2])
+    assert float((shown[0] - shown[2]).abs().max()) > 1e-3
+    after = torch.ones(16, 16, dtype=torch.bool).triu(1)
+    for progress, share in ((0.125, 0.25), (0.25, 0.5), (0.4, 0.8)):
+        seen = torch.cat(
+            [
+                annealed.corrupt(batches_of(ROWS, noise_for_step(0, step, ROWS))[0], progress)["seen"] & after
+                for step in range(30)
+            ]
+        )
+        every = torch.cat([see_segments(batches_of(ROWS)[0]["segment_ids"]) & after for step in range(30)])
+        assert float(seen.sum() / every.sum()) == pytest.approx(share, abs=0.02)
+    assert not annealed.corrupt(batch, 0.25)["seen"][0].equal(annealed.corrupt(batch, 0.25)["seen"][1]), "the row's own"
+
+
+@torch.no_grad()
+def test_with_nothing_hidden_and_attention_causal_the_shifted_head_is_the_causal_models() -> None:
+    """DiffuLLaMA's shift parity: before training has begun the checkpoint's own next-token logits are what is scored."""
+    model, annealed = small_model(), MaskedDiffusionObjective(MASK, offset=1, anneal=0.5)
+    [batch] = batches_of(ROWS)
+    view = {**annealed.corrupt(batch, 0.0), "input_ids": batch["input_ids"], "labels": batch["labels"]}
+    ours = run_forward(model, [annealed], view, "float32")["logps"]
+    logits = head_weight(model) @ hidden_states(model, batch["input_ids"], batch["position_ids"]).mT
+    logits[:, MASK] = -math.inf
+    theirs = logits.log_softmax(1)[:, :, :-1].gather(1, batch["labels"][:, 1:].clamp_min(0)[:, None])[:, 0]
+    known = batch["labels"][:, 1:] != IGNORE_INDEX
+    torch.testing.assert_close(ours[:, 1:][known], theirs[known], rtol=0, atol=1e-10)
