@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from genai_core.correction.answering import Corrected
     from genai_core.feedback.verify import Verifier
     from genai_core.generation.conversation import Conversation
+    from genai_core.generation.diffusion_engine import DiffusionEngine
     from genai_core.generation.engine import GenerationEngine
     from genai_core.generation.types import Completion, Request
 
@@ -52,11 +53,11 @@ def chat_with(
     folder = locate_folder(model, settings)
     from genai_core.data.tokenizer import load_tokenizer
     from genai_core.generation.conversation import Conversation
-    from genai_core.generation.engine import GenerationEngine
+    from genai_core.generation.diffusion_engine import open_engine
     from genai_core.generation.prompts import longest_row
     from genai_core.models.load import load_model
 
-    engine = GenerationEngine(load_model(folder), load_tokenizer(folder))
+    engine = open_engine(load_model(folder), load_tokenizer(folder), folder)
     longest = longest_row(engine.model.config)
     is_typed = not message and sys.stdin.isatty() and sys.stdout.isatty()
     chat = Chat(
@@ -141,7 +142,7 @@ class Chat:
     def __init__(
         self,
         name: str,
-        engine: GenerationEngine,
+        engine: GenerationEngine | DiffusionEngine,
         conversation: Conversation,
         sampling: SamplingConfig,
         verifier: Verifier | None,

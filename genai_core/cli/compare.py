@@ -239,7 +239,7 @@ def pairs_of(side: Side, store: ArtifactStore, count: int) -> list[Pair]:
 def ask(sides: Sequence[Side], prompts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
     """Return {"prompt", "a", "b"} of each prompt: the most likely answers; a prompt that is too long has none."""
     from genai_core.data.tokenizer import load_tokenizer
-    from genai_core.generation.engine import GenerationEngine
+    from genai_core.generation.diffusion_engine import open_engine
     from genai_core.generation.prompts import encode_request, longest_row
     from genai_core.generation.types import Request
     from genai_core.models.load import load_model
@@ -251,7 +251,7 @@ def ask(sides: Sequence[Side], prompts: Sequence[str], max_new_tokens: int) -> l
         longest = longest_row(model.config)
         requests = [Request(row_id=str(index), prompt=row["prompt"]) for index, row in enumerate(rows)]
         fits = [one for one in requests if longest is None or len(encode_request(tokenizer, one)) < longest]
-        for answer in GenerationEngine(model, tokenizer).generate(fits, sampling):
+        for answer in open_engine(model, tokenizer, side.folder).generate(fits, sampling):
             rows[int(answer.row_id)][letter] = answer.text.strip()
     return rows
 

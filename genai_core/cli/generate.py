@@ -140,14 +140,14 @@ def complete(folder: Path, asked: list[Asked], field: str, sampling: SamplingCon
     import torch
 
     from genai_core.data.tokenizer import load_tokenizer
-    from genai_core.generation.engine import GenerationEngine
+    from genai_core.generation.diffusion_engine import open_engine
     from genai_core.generation.prompts import encode_request, longest_row
     from genai_core.generation.types import Request
     from genai_core.models.load import load_model
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded, tokenizer = load_model(folder).to(device).eval(), load_tokenizer(folder)
-    engine, longest = GenerationEngine(loaded, tokenizer), longest_row(loaded.config)
+    engine, longest = open_engine(loaded, tokenizer, folder), longest_row(loaded.config)
     for start in range(0, len(asked), ROWS_AT_ONCE):
         part = asked[start : start + ROWS_AT_ONCE]
         # a row's noise hangs on its place in the file, not on what is asked beside it: a resume says the same

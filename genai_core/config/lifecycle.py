@@ -17,7 +17,7 @@ from genai_core.config.base import (
     PositiveFloat,
     PositiveInt,
 )
-from genai_core.config.generation import SamplingConfig
+from genai_core.config.generation import SamplingConfig, Unmasking
 from genai_core.config.training import AdamW, TrainingConfig
 
 
@@ -152,6 +152,12 @@ class EvaluationConfig(Config):
         default=0,
         description="Ask the base model also with so many solved examples before each question, beside which tuning must "
         "pay; 0 leaves it out.",
+    )
+    unmasking: Annotated[Unmasking, LeftOutWhile(Unmasking())] = Field(
+        default=Unmasking(), description="How a model of a diffusion objective fills in its answers."
+    )
+    bound_samples: Annotated[int, Field(ge=2), LeftOutWhile(16)] = Field(
+        default=16, description="Draws of the masks for each text whose likelihood a diffusion objective bounds."
     )
     questions: Annotated[tuple[Question, ...], LeftOutWhile(())] = Field(
         default=(), description="Questions with graded answers, asked of base and candidate beside the held-out pairs."

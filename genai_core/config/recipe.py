@@ -18,6 +18,7 @@ from genai_core.config.training import (
     mixed_datasets,
     parts_of,
     reads_forward,
+    writer_of,
 )
 from genai_core.errors import ConfigError
 
@@ -90,12 +91,22 @@ class Recipe(Config):
                     f"{place}.objective.kind={objective.kind!r} hides tokens, but the tokenizer has no mask token. "
                     "Set data.tokenizer.mask_token=true."
                 )
-            if place != "pretraining" and not ends_causal(objective):
+            if place == "pretraining":
+                continue
+            writer = writer_of(objective, training.seq_len)
+            if writer is None and not ends_causal(objective):
                 raise ValueError(
-                    f"{place}.objective.kind={objective.kind!r} does not learn to write from left to right, as the stages "
-                    "after it ask. Use it in pretraining, or one that is causal too, such as kind='hybrid_lm'."
+                    f"{place}.objective.kind={objective.kind!r} does not learn to write, as the stages after it ask. Use it in "
+                    "pretraining, or one that is causal too, such as kind='hybrid_lm', or kind='masked_diffusion'."
                 )
-            if place != "pretraining" and training.curriculum:
+            first = writer_of(self.finetuning.objective, training.seq_len)
+            is_run = place != "recursion.training" or self.recursion.generations > 0
+            if is_run and writer != first:
+                raise ValueError(
+                    f"{place}.objective.kind={objective.kind!r} does not write as finetuning.objective.kind="
+                    f"{self.finetuning.objective.kind!r} has taught the model to. Give both the same objective."
+                )
+            if training.curriculum:
                 raise ValueError(
                     f"{place}.curriculum cuts rows, and would part prompts from their answers. Use it in pretraining only."
                 )

@@ -15,6 +15,7 @@ from genai_core.config.base import (
     PositiveFloat,
     PositiveInt,
 )
+from genai_core.config.generation import DiffusionWriter
 from genai_core.config.masking import Masking, SpanUnit
 from genai_core.config.model import FullTuning, GivenBase, Tuning
 
@@ -81,6 +82,11 @@ class MaskedDiffusion(Config):
     )
     mask_token: str = Field(
         default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
+    )
+    answer_length: Annotated[NonNegativeInt, LeftOutWhile(48)] = Field(
+        default=48,
+        description="Tokens that the answer of an instruction pair is filled up to with its end mark, as many as evaluation then "
+        "writes: so the model learns where answers end. 0 = not filled up.",
     )
     anneal: Annotated[Fraction, LeftOutWhile(0.0)] = Field(
         default=0.0,
@@ -264,6 +270,29 @@ def ends_causal(objective: Objective) -> bool:
 def reads_forward(objective: Objective) -> bool:
     """Return whether some part of it predicts from left to right, which an encoder cannot."""
     return any(not isinstance(part, (MaskedLm, MaskedDiffusion)) for part in parts_of(objective))
+
+
+def writer_of(objective: Objective, row_tokens: int) -> DiffusionWriter | None:
+    """Return how a model that was trained with it last writes, if not from left to right, token by token.
+
+    Args:
+        objective: of the training.
+        row_tokens: of its rows.
+    """
+    last = [objective]
+    if isinstance(objective, Mixture):
+        last = [term.objective for term in objective.terms if term.end == 1]
+    if any(isinstance(one, (CausalLm, HybridLm, JointContrastive, PrefixLm)) for one in last):
+        return None
+    for one in last:
+        if isinstance(one, MaskedDiffusion):
+            more = {"answer_length": one.answer_length}
+        elif isinstance(one, BlockDiffusion):
+            more = {"block_length": one.block_length}
+        else:
+            continue
+        return DiffusionWriter(mask_token=one.mask_token, reads=one.reads, row_tokens=row_tokens, **more)
+    return None
 
 
 class AdamW(Config):

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from genai_core.config.generation import DiffusionWriter
+from genai_core.data.answer_fill import fill_answer
 from genai_core.data.documents import Pair
 from genai_core.data.packing import PackedRows, check_seq_len, pack_examples, why_dropped
-from genai_core.data.templates import render_examples
+from genai_core.data.templates import end_of_turn_id, render_examples
+from genai_core.data.tokenizer import document_end_id
 from genai_core.errors import DataError
 
 Example = tuple[list[int], list[int]]
@@ -33,6 +36,7 @@ def build_tuning_rows(
     min_real_share: float,
     seed: int,
     max_real_share: float = 1.0,
+    writer: DiffusionWriter | None = None,
 ) -> tuple[PackedRows, dict[str, Any]]:
     """Return packed rows and what went into them; the same arguments give the same rows.
 
@@ -44,6 +48,7 @@ def build_tuning_rows(
         min_real_share: least share of trained tokens from `real`; 0 keeps all extra ones, 1 none.
         seed: which pairs stay when not all may.
         max_real_share: largest share of trained tokens from `real`; 1 keeps all of them. Without extra pairs it does nothing.
+        writer: how the trained model will write, if it fills in masks: then answers are filled up (`answer_fill`).
 
     Raises:
         DataError: nothing is left to train on; or the template breaks more than 0.1 % of the pairs.
@@ -52,12 +57,12 @@ def build_tuning_rows(
     seen: set[tuple[str, str]] = set()
     dropped: dict[str, dict[str, int]] = {"real": {}, "extra": {}}
     if extra and max_real_share < 1:
-        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
-        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
+        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"], writer)
+        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"], writer)
         kept_real = _cut(kept_real, kept_extra, max_real_share, seed, dropped["real"])
     else:
-        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"])
-        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"])
+        kept_real = _render(real, tokenizer, seq_len, seen, dropped["real"], writer)
+        kept_extra = _render(extra, tokenizer, seq_len, seen, dropped["extra"], writer)
     chosen = kept_extra
     if min_real_share > 0:
         chosen = _cut(kept_extra, kept_real, 1 - min_real_share, seed, dropped["extra"])
@@ -85,6 +90,7 @@ def _render(
     seq_len: int,
     seen: set[tuple[str, str]],
     dropped: dict[str, int],
+    writer: DiffusionWriter | None,
 ) -> list[Example]:
     """Return the examples that can be packed; add to `seen` and, by reason, to `dropped`."""
     fresh: list[tuple[str, str]] = []
@@ -95,13 +101,16 @@ def _render(
         else:
             seen.add(key)
             fresh.append(key)
+    end_id = 0 if writer is None else end_of_turn_id(tokenizer) or document_end_id(tokenizer)
     examples: list[Example] = []
     for example in render_examples(tokenizer, fresh):
         reason = "not_a_prefix" if example is None else why_dropped(*example, seq_len)
         if example is None or reason:
             dropped[reason] = dropped.get(reason, 0) + 1
-        else:
+        elif writer is None:
             examples.append(example)
+        else:
+            examples.append(fill_answer(*example, end_id, writer, seq_len))
     return examples
 
 

@@ -45,15 +45,22 @@ class AskedModel:
             return list(pairs)
         return [pair for pair in pairs if len(render_example(tokenizer, pair.prompt, pair.completion)[0]) <= longest]
 
-    def score(self, rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+    def score(self, rows: Sequence[dict[str, Any]], part: str, bound_samples: int = 16) -> list[dict[str, Any]]:
         """Return the rows with their negative log-likelihood in nats and their number of tokens.
+
+        Of a diffusion model it is an upper bound, with `nll_error`, its standard error, from so many draws.
 
         Raises:
             ModelError: a likelihood is not finite, so the model is broken; names the row.
         """
+        from genai_core.evaluation.bound_worker import bound_shard
         from genai_core.generation.worker import score_shard
+        from genai_core.models.diffusion_folder import read_writer
 
-        scored = self._map(score_shard, {}, rows, part)
+        if read_writer(self.path) is None:
+            scored = self._map(score_shard, {}, rows, part)
+        else:
+            scored = self._map(bound_shard, {"samples": bound_samples}, rows, part)
         for row in scored:
             if not abs(row["nll"]) < float("inf"):
                 raise ModelError(

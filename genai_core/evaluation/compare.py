@@ -55,6 +55,8 @@ class Metric:
     numerator: str
     denominator: str = ""
     scale: float = 1.0
+    error: str = ""
+    """What holds the standard error of the numerator where that is an estimated bound."""
 
     def parts(self, cases: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Return numerator and denominator of every case, (n, 2)."""
@@ -72,12 +74,12 @@ class Metric:
 
 
 METRICS = (
-    Metric("bits_per_byte", "nll", "n_bytes", 1 / math.log(2)),
-    Metric("nats_per_token", "nll", "n_tokens"),
+    Metric("bits_per_byte", "nll", "n_bytes", 1 / math.log(2), "nll_error"),
+    Metric("nats_per_token", "nll", "n_tokens", error="nll_error"),
     Metric("right", "right"),
     Metric("valid", "valid"),
-    Metric("answer_loss", "answer_nll", "answer_tokens"),
-    Metric("answer_bits_per_byte", "answer_nll", "answer_bytes", 1 / math.log(2)),
+    Metric("answer_loss", "answer_nll", "answer_tokens", error="answer_nll_error"),
+    Metric("answer_bits_per_byte", "answer_nll", "answer_bytes", 1 / math.log(2), "answer_nll_error"),
     Metric("prompt_tokens", "prompt_tokens"),
     Metric("generated_tokens", "generated_tokens"),
     Metric("stopped", "stopped"),

@@ -2,7 +2,8 @@
 
     bound(x) = E_{l ~ U{1..n}} E_{l of n tokens masked} [ (n / l) * sum over the masked of -log p(token | unmasked) ]
 
-(LLaDA, Nie et al. 2025, arXiv 2502.09992, equation 6), with l spread evenly over the samples. It is reported with its
+of masked diffusion; of block diffusion the sum over blocks, each given the clean ones before it (LLaDA, Nie et al. 2025, arXiv 2502.09992, equation 6; BD3-LM, Arriola et
+al. 2025, arXiv 2503.09573, equation 4), with l spread evenly over the samples. It is reported with its
 standard error and named a bound: beside the exact likelihood of a causal model it can only look worse than it is.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from genai_core.data.order import noise_for_step
 from genai_core.objectives.base import IGNORE_INDEX, Weighted
+from genai_core.objectives.block_diffusion import BlockDiffusionObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.training.step import run_forward, view_of
 
@@ -31,20 +33,30 @@ class Bound:
     """Of `nats`; a little too large, because the samples are stratified."""
 
     tokens: int
-    """Tokens that the bound is a sum over: all but the first, which is given."""
+    """Tokens that the bound is a sum over: all but those that are given."""
 
 
 @torch.no_grad()
 def diffusion_bound(
-    model: Any, ids: Sequence[int], mask_id: int, *, offset: int = 0, samples: int = 128, seed: int = 0
+    model: Any,
+    ids: Sequence[int],
+    mask_id: int,
+    *,
+    offset: int = 0,
+    block_length: int = 0,
+    start: int = 1,
+    samples: int = 128,
+    seed: int = 0,
 ) -> Bound:
-    """Return the bound of a text, given its first token.
+    """Return the bound of a text, given its beginning.
 
     Args:
-        model: trained with `masked_diffusion`, in eval mode.
+        model: trained with `masked_diffusion` or `block_diffusion`, in eval mode.
         ids: (T,) of the text, at least two.
         mask_id: the mask.
         offset: where the model predicts: 0 at the token's own place, 1 at the one before it.
+        block_length: of block diffusion; 0 = masked diffusion.
+        start: tokens that are given, at least one.
         samples: draws, at least two.
         seed: of the draws.
 
@@ -53,16 +65,24 @@ def diffusion_bound(
     """
     if len(ids) < 2 or samples < 2:
         raise ValueError(f"a bound needs at least two tokens and two samples, not {len(ids)} and {samples}")
-    one = Weighted(MaskedDiffusionObjective(mask_id, 1 if offset else 0), 1.0)
+    if not 1 <= start < len(ids):
+        raise ValueError(f"of {len(ids)} tokens at least the first and not all are given, not {start}")
+    shift: Literal[0, 1] = 1 if offset else 0
+    objective = (
+        BlockDiffusionObjective(mask_id, block_length, shift)
+        if block_length
+        else MaskedDiffusionObjective(mask_id, shift)
+    )
+    one = Weighted(objective, 1.0)
     device = model.get_output_embeddings().weight.device
     row = torch.tensor([list(ids)], device=device)
     labels = row.clone()
-    labels[:, 0] = IGNORE_INDEX
+    labels[:, :start] = IGNORE_INDEX
     noise = noise_for_step(seed, 0, samples)
     size = max(1, BATCH_TOKENS // len(ids))
     found: list[torch.Tensor] = []
-    for start in range(0, samples, size):
-        part = noise[start : start + size]
+    for first in range(0, samples, size):
+        part = noise[first : first + size]
         count = len(part.noise)
         view = view_of(
             one,
@@ -76,8 +96,7 @@ def diffusion_bound(
             },
             progress=1.0,
         )
-        outputs = run_forward(model, [one.objective], view, "float32")
-        assert isinstance(one.objective, MaskedDiffusionObjective)
-        found.append(one.objective.token_losses(outputs, view).sum(dim=1).double().cpu())
+        outputs = run_forward(model, [objective], view, "float32")
+        found.append(objective.token_losses(outputs, view).sum(dim=1).double().cpu())
     draws = torch.cat(found)
-    return Bound(float(draws.mean()), float(draws.std() / samples**0.5), len(ids) - 1)
+    return Bound(float(draws.mean()), float(draws.std() / samples**0.5), len(ids) - start)

@@ -22,7 +22,7 @@ def figures_table(report: Report) -> str:
         lines.append(
             _row(
                 [
-                    figure,
+                    f"{figure} (upper bound)" if f"{figure}_error" in report.figures else figure,
                     _number(value),
                     f"{_number(interval.low)} .. {_number(interval.high)}" if interval else "",
                     str(interval.n) if interval else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,17 +57,17 @@ def choose_pairs(corpus: Path, split: str, config: EvaluationConfig) -> dict[str
     }
 
 
-def measure_text(model: AskedModel, documents: Sequence[Document]) -> list[dict[str, Any]]:
+def measure_text(model: AskedModel, documents: Sequence[Document], config: EvaluationConfig) -> list[dict[str, Any]]:
     """Return a case for every document."""
-    return text.text_cases(model.score(text.text_rows(documents), "text")) if documents else []
+    return text.text_cases(model.score(text.text_rows(documents), "text", config.bound_samples)) if documents else []
 
 
 def measure_pairs(
     model: AskedModel, task: str, pairs: Sequence[Pair], verifier: Judges, config: EvaluationConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a case for every pair of a task, and the answers to look at."""
-    answers = model.complete(answer_requests(pairs), greedy(config.max_new_tokens, config.seed), f"{task}-answers")
-    scored = model.score(answer_rows(pairs), f"{task}-gold")
+    answers = model.complete(answer_requests(pairs), greedy(config), f"{task}-answers")
+    scored = model.score(answer_rows(pairs), f"{task}-gold", config.bound_samples)
     return pair_cases(pairs, answers, scored, verifier)
 
 
@@ -74,7 +75,7 @@ def measure_verdicts(
     model: AskedModel, task: str, pairs: Sequence[Pair], verifier: Judges, config: EvaluationConfig
 ) -> list[dict[str, Any]]:
     """Return a case for every pair of a task, valid and right only: no gold answer is scored."""
-    answers = model.complete(answer_requests(pairs), greedy(config.max_new_tokens, config.seed), f"{task}-answers")
+    answers = model.complete(answer_requests(pairs), greedy(config), f"{task}-answers")
     return [judged_case(pair, answer.text, verifier) for pair, answer in zip(pairs, answers, strict=True)]
 
 
@@ -90,11 +91,14 @@ def measure_baselines(
 
 
 def figures_of(cases: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return every metric of every suite, named `suite/metric`."""
+    """Return every metric of every suite, named `suite/metric`, and of a bound its standard error, `suite/metric_error`."""
     figures: dict[str, float] = {}
     for suite, metric, rows in _measured(cases):
         parts = metric.parts(rows)
         figures[f"{suite}/{metric.name}"] = float(parts[:, 0].sum() / parts[:, 1].sum())
+        if metric.error and all(metric.error in row for row in rows):  # a bound, estimated by Monte Carlo
+            squares = sum((metric.scale * row[metric.error]) ** 2 for row in rows)
+            figures[f"{suite}/{metric.name}_error"] = math.sqrt(squares) / float(parts[:, 1].sum())
     return figures
 
 

@@ -36,7 +36,7 @@ LOGITS_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
     """Tokens read in one pass; those from `start` on are scored, each given all before it."""
 
     row: int
@@ -61,12 +61,12 @@ def score(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[di
     """
     longest = longest_row(model.config)
     scored = [{"row_id": row["row_id"], "nll": 0.0, "n_tokens": 0} for row in rows]
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     for index, row in enumerate(rows):
         if "text" in row:
             ids = next(encode_documents(tokenizer, [row["text"]]))
             scored[index]["n_bytes"] = len(row["text"].encode())
-            pieces += _windows(index, [document_end_id(tokenizer), *ids], min(longest or MAX_WINDOW, MAX_WINDOW))
+            pieces += cut_windows(index, [document_end_id(tokenizer), *ids], min(longest or MAX_WINDOW, MAX_WINDOW))
         else:
             ids, loss_mask = render_example(tokenizer, row["prompt"], row["completion"])
             if longest is not None and len(ids) > longest:
@@ -75,7 +75,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[di
                     "Leave the row out or use a model with a longer context."
                 )
             # one answer, at the end: what is trained on runs from its first token to the end of the row
-            pieces.append(_Piece(index, ids, len(ids) - sum(loss_mask)))
+            pieces.append(Piece(index, ids, len(ids) - sum(loss_mask)))
     vocab_size = model.get_output_embeddings().weight.shape[0]
     most = CPU_BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
     for batch in _batches(pieces, min(most, max(1, LOGITS_AT_ONCE // vocab_size))):
@@ -85,21 +85,21 @@ def score(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> list[di
     return scored
 
 
-def _windows(row: int, ids: list[int], window: int) -> list[_Piece]:
+def cut_windows(row: int, ids: list[int], window: int) -> list[Piece]:
     """Return the windows over ids[0] (given, not scored) and the tokens after it."""
-    pieces = [_Piece(row, ids[:window], 1)]
+    pieces = [Piece(row, ids[:window], 1)]
     done = len(pieces[0].ids)
     step = max(1, window // 2)
     while done < len(ids):
         end = min(done + step, len(ids))
-        pieces.append(_Piece(row, ids[max(0, end - window) : end], done - max(0, end - window)))
+        pieces.append(Piece(row, ids[max(0, end - window) : end], done - max(0, end - window)))
         done = end
     return pieces
 
 
-def _batches(pieces: Sequence[_Piece], max_tokens: int) -> list[list[_Piece]]:
+def _batches(pieces: Sequence[Piece], max_tokens: int) -> list[list[Piece]]:
     """Return batches of pieces alike in what is given and what is scored, each at most so many tokens when padded."""
-    batches: list[list[_Piece]] = []
+    batches: list[list[Piece]] = []
     width = 0
     for piece in sorted(pieces, key=lambda piece: (-len(piece.ids), piece.start, piece.row)):
         if not batches or (len(batches[-1]) + 1) * width > max_tokens:
@@ -109,7 +109,7 @@ def _batches(pieces: Sequence[_Piece], max_tokens: int) -> list[list[_Piece]]:
     return batches
 
 
-def _nll(model: Any, batch: Sequence[_Piece]) -> list[tuple[float, int]]:
+def _nll(model: Any, batch: Sequence[Piece]) -> list[tuple[float, int]]:
     """Return (nll, number of tokens) of each piece. Right padding needs no mask: no token sees what comes after it."""
     width = len(batch[0].ids)
     ids = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in batch], device=model.device)

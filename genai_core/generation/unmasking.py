@@ -43,8 +43,18 @@ class Filled:
     passes: int
     """How often the model was asked, for all rows together."""
 
+    logps: Tensor
+    """(B, T) float64, log-probability in nats of each token when it was filled in; 0 where nothing was."""
 
-def unmask(predict: Predict, ids: Tensor, mask_id: int, config: UnmaskingConfig, row_ids: Sequence[str]) -> Filled:
+
+def unmask(
+    predict: Predict,
+    ids: Tensor,
+    mask_id: int,
+    config: UnmaskingConfig,
+    row_ids: Sequence[str],
+    free: Tensor | None = None,
+) -> Filled:
     """Return the rows with every mask filled; no other token is changed.
 
     Args:
@@ -53,16 +63,19 @@ def unmask(predict: Predict, ids: Tensor, mask_id: int, config: UnmaskingConfig,
         mask_id: the mask.
         config: tokens a pass, order, temperature, blocks.
         row_ids: decide the noise of each row.
+        free: (B, T) bool, what is to be written; None = where a mask stands.
     """
     ids, keys, passes = ids.clone(), row_keys(config.seed, row_ids).to(ids.device), 0
-    for block in _blocks(ids, mask_id, config.block_length):
-        while bool((asked := (ids == mask_id) & block).any()):
-            turn = (ids == mask_id).sum(1)  # of the row's own, whatever the batch waits for
-            drawn, scores = _draw(predict(ids, asked), asked, config, keys, turn)
+    left = ids == mask_id if free is None else free.clone()
+    logps = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
+    for block in _blocks(left, config.block_length):
+        while bool((asked := left & block).any()):
+            turn = left.sum(1)  # of the row's own, whatever the batch waits for
+            drawn, scores, found = _draw(predict(ids, asked), asked, config, keys, turn)
             chosen = _best(scores, asked, torch.full((len(ids),), config.tokens_per_pass, device=ids.device))
-            ids = torch.where(chosen, drawn, ids)
+            ids, logps, left = torch.where(chosen, drawn, ids), torch.where(chosen, found, logps), left & ~chosen
             passes += 1
-    return Filled(ids, passes)
+    return Filled(ids, passes, logps)
 
 
 def mask_predict(
@@ -85,16 +98,18 @@ def mask_predict(
     ids = ids.clone()
     scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=ids.device)
     drawing = config.model_copy(update={"order": "drawn"})
+    logps = torch.zeros_like(scores)
     asked = free
     for number in range(passes):
-        drawn, found = _draw(predict(ids, asked), asked, drawing, keys, torch.full_like(total, number))
+        drawn, found, logp = _draw(predict(ids, asked), asked, drawing, keys, torch.full_like(total, number))
+        logps = torch.where(asked, logp, logps)
         ids, scores = torch.where(asked, drawn, ids), torch.where(asked, found, scores)
         again = total * (passes - 1 - number) // passes
         asked = _best(-scores, free, again)
         if not bool(asked.any()):
-            return Filled(ids, number + 1)
+            return Filled(ids, number + 1, logps)
         ids = ids.masked_fill(asked, mask_id)
-    return Filled(ids, passes)
+    return Filled(ids, passes, logps)
 
 
 def resample(
@@ -122,21 +137,21 @@ def resample(
     """
     ids, keys, passes = ids.clone(), row_keys(config.seed, row_ids).to(ids.device), 0
     rows = torch.arange(len(ids), device=ids.device)
+    logps = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
     for sweep in range(sweeps):
         place = _visits(free, config, keys, sweep)  # (B, T) the free positions first, in the order of visiting
         for step in range(int(free.sum(1).max()) if len(ids) else 0):
             asked = torch.zeros_like(free)
             asked[rows, place[:, step]] = step < free.sum(1)
             shown = ids.masked_fill(asked, mask_id)
-            drawn, _ = _draw(predict(shown, asked), asked, config, keys, sweep * free.sum(1) + step)
-            ids = torch.where(asked, drawn, ids)
+            drawn, _, found = _draw(predict(shown, asked), asked, config, keys, sweep * free.sum(1) + step)
+            ids, logps = torch.where(asked, drawn, ids), torch.where(asked, found, logps)
             passes += 1
-    return Filled(ids, passes)
+    return Filled(ids, passes, logps)
 
 
-def _blocks(ids: Tensor, mask_id: int, length: int) -> list[Tensor]:
+def _blocks(masks: Tensor, length: int) -> list[Tensor]:
     """Return which positions belong to each block, (B, T) bool: each row's masks in stretches of `length`."""
-    masks = ids == mask_id
     if not length:
         return [masks]
     number = (masks.cumsum(1) - 1) // length  # of the block that a mask is in
@@ -144,8 +159,13 @@ def _blocks(ids: Tensor, mask_id: int, length: int) -> list[Tensor]:
     return [masks & (number == index) for index in range(last + 1)]
 
 
-def _draw(logits: Tensor, asked: Tensor, config: UnmaskingConfig, keys: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a token for each asked position, (B, T), and by how much it should come first, (B, T), -inf elsewhere."""
+def _draw(
+    logits: Tensor, asked: Tensor, config: UnmaskingConfig, keys: Tensor, turn: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a token for each asked position, by how much it should come first, -inf elsewhere, and its log-probability.
+
+    (B, T) all three.
+    """
     wide = logits.double()
     rows, places = asked.nonzero(as_tuple=True)
     if config.temperature == 0:
@@ -156,9 +176,10 @@ def _draw(logits: Tensor, asked: Tensor, config: UnmaskingConfig, keys: Tensor, 
         numbers = turn[rows] * MOST_TOKENS + places
         tokens = (kept + gumbel_noise(keys[rows], numbers, logits.shape[-1]).double()).argmax(-1)
     logps = wide.log_softmax(-1)
+    own = logps.gather(1, tokens[:, None])[:, 0]
     match config.order:
         case "drawn":
-            score = logps.gather(1, tokens[:, None])[:, 0]
+            score = own
         case "confidence":
             score = logps.amax(-1)
         case "margin":
@@ -172,8 +193,9 @@ def _draw(logits: Tensor, asked: Tensor, config: UnmaskingConfig, keys: Tensor, 
             score = gumbel_noise(keys[rows] ^ -1, places, 1)[:, 0].double()
     drawn = torch.zeros(asked.shape, dtype=torch.int64, device=logits.device)
     scores = torch.full(asked.shape, -torch.inf, dtype=torch.float64, device=logits.device)
-    drawn[asked], scores[asked] = tokens, score
-    return drawn, scores
+    found = torch.zeros(asked.shape, dtype=torch.float64, device=logits.device)
+    drawn[asked], scores[asked], found[asked] = tokens, score, own
+    return drawn, scores, found
 
 
 def _best(scores: Tensor, among: Tensor, counts: Tensor) -> Tensor:

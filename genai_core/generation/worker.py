@@ -10,7 +10,7 @@ import torch
 
 from genai_core.config.generation import SamplingConfig
 from genai_core.data.tokenizer import load_tokenizer
-from genai_core.generation.engine import GenerationEngine
+from genai_core.generation.diffusion_engine import open_engine
 from genai_core.generation.scoring import score
 from genai_core.generation.types import Request
 from genai_core.models.load import load_model
@@ -27,10 +27,11 @@ def generate_shard(arguments: dict[str, Any], rows: list[Any]) -> list[Any]:
         arguments: "model": a model artifact's folder; "sampling": a SamplingConfig as JSON; "threads": 0 = as it is.
         rows: requests as JSON.
     """
-    model, tokenizer = _load(arguments)
+    model, tokenizer = load_shard_model(arguments)
     requests = [Request(**row) for row in rows]
     sampling = SamplingConfig.model_validate(arguments["sampling"])
-    return [completion.to_json() for completion in GenerationEngine(model, tokenizer).generate(requests, sampling)]
+    engine = open_engine(model, tokenizer, Path(arguments["model"]))
+    return [completion.to_json() for completion in engine.generate(requests, sampling)]
 
 
 def score_shard(arguments: dict[str, Any], rows: list[Any]) -> list[Any]:
@@ -40,7 +41,7 @@ def score_shard(arguments: dict[str, Any], rows: list[Any]) -> list[Any]:
         arguments: "model": a model artifact's folder; "threads": 0 = as it is.
         rows: {"row_id", "text"} or {"row_id", "prompt", "completion"}.
     """
-    model, tokenizer = _load(arguments)
+    model, tokenizer = load_shard_model(arguments)
     return score(model, tokenizer, rows)
 
 
@@ -53,7 +54,7 @@ def forget() -> None:
         torch.cuda.empty_cache()
 
 
-def _load(arguments: dict[str, Any]) -> tuple[Any, Any]:
+def load_shard_model(arguments: dict[str, Any]) -> tuple[Any, Any]:
     """Return the model (float32, eval, on the GPU where there is one) and tokenizer of a folder, kept until another comes."""
     if arguments.get("threads"):
         torch.set_num_threads(arguments["threads"])

@@ -43,7 +43,7 @@ def evaluate(config: EvaluateStage, context: StageContext) -> StageResult:
         }
         cases = []
     else:
-        cases = measure_text(model, choose_documents(corpus, config.split, config.evaluation))
+        cases = measure_text(model, choose_documents(corpus, config.split, config.evaluation), config.evaluation)
     shown = []
     pairs = {task: model.fitting(chosen) for task, chosen in wanted.items()}
     for task, chosen in pairs.items():

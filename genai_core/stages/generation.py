@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genai_core.config.generation import SamplingConfig
 from genai_core.config.stages import MeasureGenerationStage
 from genai_core.data.documents import Document, Pair, read_pairs
+from genai_core.evaluation.benchmarks.calls import greedy
 from genai_core.evaluation.benchmarks.text import SUITE
 from genai_core.evaluation.compare import read_jsonl, write_json, write_jsonl
 from genai_core.evaluation.runner import (
@@ -162,10 +162,12 @@ def _measure(
         case for task, chosen in pairs.items() for case in measure_verdicts(model, task, chosen, verifier, evaluation)
     ]
     # training data was sampled at temperature 1 with nothing cut off, so this is how diversity is looked at
-    sampling = SamplingConfig(temperature=1.0, max_new_tokens=evaluation.max_new_tokens, seed=evaluation.seed)
+    sampling = greedy(evaluation).model_copy(update={"temperature": 1.0})
     requests = [Request(row_id=pair.pair_id, prompt=pair.prompt) for pair in probes]
     completions = model.complete(requests, sampling, "probes") if requests else []
-    return Measured(measure_text(model, documents), answers, [completion.text.strip() for completion in completions])
+    return Measured(
+        measure_text(model, documents, evaluation), answers, [completion.text.strip() for completion in completions]
+    )
 
 
 def _text_figures(model: Measured) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import Distillation, TrainingConfig, mixed_datasets
+from genai_core.config.training import Distillation, TrainingConfig, mixed_datasets, writer_of
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -77,7 +77,15 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
     held_out_file: Path | None = None
     if held_out_pairs:
         try:
-            held_out, _ = build_tuning_rows(held_out_pairs, [], tokenizer, training.seq_len, 0.0, training.seed)
+            held_out, _ = build_tuning_rows(
+                held_out_pairs,
+                [],
+                tokenizer,
+                training.seq_len,
+                0.0,
+                training.seed,
+                writer=writer_of(training.objective, training.seq_len),
+            )
         except DataError as error:
             context.journal.event(f"no held-out answers are measured: {error}")
         else:
@@ -135,6 +143,7 @@ def _pair_rows(
         min_real_share,
         training.seed,
         max_real_share,
+        writer_of(training.objective, training.seq_len),
     )
 
 

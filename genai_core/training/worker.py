@@ -18,7 +18,7 @@ from pydantic import Field
 from genai_core.config.base import Config
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
-from genai_core.config.training import TrainingConfig, mixed_datasets
+from genai_core.config.training import TrainingConfig, mixed_datasets, writer_of
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
 from genai_core.data.token_bytes import count_token_bytes
@@ -26,6 +26,7 @@ from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
+from genai_core.models.diffusion_folder import write_writer
 from genai_core.models.encoders import is_encoder, positions_taken
 from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
@@ -237,6 +238,9 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
         save_adapter(model, output / "adapter")
         model = merge_adapter(model)
     save_model(model.cpu(), tokenizer, output)
+    writer = writer_of(config.objective, config.seq_len)
+    if writer is not None:
+        write_writer(output, writer)
 
 
 def _tell(figures: RunFigures, plan: Plan, rows: PackedRows | MixedRows, setup_seconds: float) -> dict[str, Any]:

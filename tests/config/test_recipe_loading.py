@@ -135,8 +135,17 @@ def test_an_objective_that_hides_tokens_needs_a_mask_and_its_place() -> None:
     mask = "data.tokenizer.mask_token=true"
     assert load_recipe("quickstart", [masked, mask]).data.tokenizer.mask_token
     assert load_recipe("quickstart", ["pretraining.objective={kind: masked_lm, mask_token: _}"]).name == "quickstart"
-    with pytest.raises(ConfigError, match=r"finetuning\.objective\.kind='masked_diffusion' does not learn to write"):
-        load_recipe("quickstart", [mask, "finetuning.objective={kind: masked_diffusion}"])
+    with pytest.raises(ConfigError, match=r"finetuning\.objective\.kind='masked_lm' does not learn to write"):
+        load_recipe("quickstart", [mask, "finetuning.objective={kind: masked_lm}"])
+    diffusion = [
+        mask,
+        *(f"{place}.objective={{kind: masked_diffusion}}" for place in ("finetuning", "correction.training")),
+    ]
+    with pytest.raises(
+        ConfigError, match=r"recursion\.training\.objective\.kind='causal_lm' does not write as finetuning"
+    ):
+        load_recipe("quickstart", diffusion)
+    assert load_recipe("quickstart", [*diffusion, "recursion.generations=0"]).name == "quickstart"
     with pytest.raises(ConfigError, match=r"finetuning\.objective\.kind='mixture' does not learn to write"):
         load_recipe(
             "quickstart", [mask, "finetuning.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}]}"]

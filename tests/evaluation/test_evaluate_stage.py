@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_world import contents, make_context
 
+from genai_core.config.generation import DiffusionWriter
 from genai_core.config.lifecycle import EvaluationConfig
 from genai_core.config.stages import EvaluateStage
 from genai_core.data.documents import Pair, read_documents_file, read_pairs, write_pairs
@@ -17,8 +18,10 @@ from genai_core.errors import DataError, ModelError
 from genai_core.evaluation.asking import AskedModel
 from genai_core.evaluation.benchmarks.calls import judged_case
 from genai_core.evaluation.compare import Report, compare
+from genai_core.evaluation.report import figures_table
 from genai_core.evaluation.runner import choose, figures_of
 from genai_core.feedback.verify import Verifier
+from genai_core.models.diffusion_folder import write_writer
 from genai_core.stages.contract import StageResult
 from genai_core.stages.evaluate import evaluate
 
@@ -59,6 +62,33 @@ def test_figures_follow_from_the_cases(evaluated) -> None:
     assert result.metrics["eval/text/bits_per_byte"] == report.figures["text/bits_per_byte"]
     low, high = report.intervals["call/right"].low, report.intervals["call/right"].high
     assert 0 <= low <= report.figures["call/right"] <= high <= 1
+
+
+@pytest.mark.parametrize("block_length", [0, 8])
+def test_of_a_diffusion_model_text_and_answers_are_bounded_and_named_so(
+    small_world: Path, tmp_path: Path, block_length: int
+) -> None:
+    """A causal model that is said to fill in masks: its figures mean little, but they are all there, twice the same."""
+    world = tmp_path / "world"
+    shutil.copytree(small_world / "m60", world / "m60")
+    shutil.copytree(small_world / "corpus", world / "corpus")
+    writer = DiffusionWriter(mask_token="!", block_length=block_length, row_tokens=64)
+    write_writer(world / "m60", writer)
+    result, output = run(tmp_path / "a", world)
+    _, again = run(tmp_path / "b", world)
+    assert contents(output) == contents(again)
+    report = Report.read(output)
+    rows = [row for row in report.rows if row["suite"] == "text"]
+    errors = [row["nll_error"] for row in rows]
+    total = sum(row["n_bytes"] for row in rows)
+    assert report.figures["text/bits_per_byte_error"] == pytest.approx(
+        math.sqrt(sum(error**2 for error in errors)) / math.log(2) / total
+    )
+    assert 0 < report.figures["text/bits_per_byte_error"] < 0.1 * report.figures["text/bits_per_byte"]
+    assert result.metrics["eval/call/answer_loss_error"] > 0
+    table = figures_table(report)
+    assert "| text/bits_per_byte (upper bound) |" in table
+    assert "| call/right |" in table
 
 
 def test_bytes_are_those_of_the_documents(small_world: Path, evaluated) -> None:

@@ -66,7 +66,7 @@ def test_scores_do_not_depend_on_batch_order_or_padding(exact, tokenizer, monkey
 def test_windows_score_each_token_once_with_at_least_half_a_window_before_it(exact, tokenizer, monkeypatch, window):
     monkeypatch.setattr(scoring, "MAX_WINDOW", window)
     ids = [document_end_id(tokenizer), *tokenizer(sentence(5, 50), add_special_tokens=False)["input_ids"]]
-    pieces = scoring._windows(0, ids, window)
+    pieces = scoring.cut_windows(0, ids, window)
     place, expected = 1, 0.0
     for piece in pieces:
         offset = place - piece.start  # where the window begins in the document

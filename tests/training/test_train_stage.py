@@ -10,12 +10,23 @@ from worker_case import digests, make_corpus, texts
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import LoraAdapter, ScratchBase
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import AdamW, Distillation, MixedDataset, Mixture, MixtureTerm, TrainingConfig
+from genai_core.config.training import (
+    AdamW,
+    BlockDiffusion,
+    Distillation,
+    MaskedDiffusion,
+    MixedDataset,
+    Mixture,
+    MixtureTerm,
+    TrainingConfig,
+    writer_of,
+)
 from genai_core.data.documents import Pair, write_pairs
 from genai_core.data.packing import PackedRows
 from genai_core.data.tokenizer import train_tokenizer
 from genai_core.errors import ConfigError, ModelError
 from genai_core.launch.inline import InlineWorkers
+from genai_core.models.diffusion_folder import read_writer
 from genai_core.models.resolve import resolve_base
 from genai_core.stages.contract import StageContext, StageJob
 from genai_core.stages.registry import STAGES
@@ -116,6 +127,20 @@ def test_tuning_learns_answers_and_gives_the_same_bytes_twice(corpus, base, tmp_
     assert result.metrics["real_examples"] == 20
     assert result.metrics["eval_tokens"] > 0
     assert result.told["rows"]["dropped"]["extra"]["over_share"] > 0
+
+
+@pytest.mark.parametrize(
+    "objective", [MaskedDiffusion(mask_token="!", answer_length=10), BlockDiffusion(mask_token="!", block_length=4)]
+)
+def test_a_diffusion_model_is_tuned_on_filled_answers_and_says_how_it_writes(corpus, base, tmp_path, objective):
+    training = TRAINING.model_copy(update={"objective": objective})
+    config = TuneStage(training=training, replay_share=0.3)
+    result, output = run(tmp_path / "a", "tune", config, {"corpus": corpus, "model": base[1]})
+    assert read_writer(output) == writer_of(objective, 32)
+    assert read_writer(base[1]) is None
+    causal, _ = run(tmp_path / "b", "tune", TuneStage(training=TRAINING), {"corpus": corpus, "model": base[1]})
+    assert result.told["rows"]["trained_tokens"]["real"] > causal.told["rows"]["trained_tokens"]["real"]
+    assert result.metrics["eval_bits_per_byte"] > 0, "a bound"
 
 
 def test_repeated_passages_reach_pretraining_and_the_replay_of_a_tuning(corpus, base, tmp_path):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from genai_core.config.generation import SamplingConfig
+from genai_core.config.lifecycle import EvaluationConfig
 from genai_core.data.documents import Pair
 from genai_core.feedback.types import Feedback
 from genai_core.generation.types import Completion, Request
@@ -34,9 +35,11 @@ def passes(feedback: Feedback) -> bool:
     return feedback.valid and feedback.score >= 1.0
 
 
-def greedy(max_new_tokens: int, seed: int) -> SamplingConfig:
+def greedy(config: EvaluationConfig) -> SamplingConfig:
     """Return how answers are written when they are measured."""
-    return SamplingConfig(temperature=0.0, max_new_tokens=max_new_tokens, seed=seed)
+    return SamplingConfig(
+        temperature=0.0, max_new_tokens=config.max_new_tokens, seed=config.seed, unmasking=config.unmasking
+    )
 
 
 def answer_requests(pairs: Sequence[Pair]) -> list[Request]:
@@ -79,6 +82,7 @@ def pair_cases(
                 "generated_tokens": float(answer.n_tokens),
                 "stopped": float(answer.finish_reason == "stop"),
                 "first_seen": float(text not in seen),
+                **({"answer_nll_error": float(row["nll_error"])} if "nll_error" in row else {}),
             }
         )
         seen.add(text)

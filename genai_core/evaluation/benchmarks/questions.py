@@ -18,7 +18,7 @@ SUITE = "question"
 def ask_questions(model: AskedModel, config: EvaluationConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return one case a question, and one row a question to look at."""
     requests = [Request(row_id=str(number), prompt=one.ask) for number, one in enumerate(config.questions, 1)]
-    answers = model.complete(requests, greedy(config.max_new_tokens, config.seed), f"{SUITE}-answers")
+    answers = model.complete(requests, greedy(config), f"{SUITE}-answers")
     cases: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for question, answer in zip(config.questions, answers, strict=True):

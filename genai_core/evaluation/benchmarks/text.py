@@ -20,7 +20,7 @@ def text_rows(documents: Sequence[Document]) -> list[dict[str, Any]]:
 
 
 def text_cases(scored: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one case a document: nll in nats over all its tokens, n_tokens, n_bytes."""
+    """Return one case a document: nll in nats over all its tokens, n_tokens, n_bytes; of a bound, nll_error."""
     return [
         {
             "suite": SUITE,
@@ -28,6 +28,7 @@ def text_cases(scored: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "nll": float(row["nll"]),
             "n_tokens": float(row["n_tokens"]),
             "n_bytes": float(row["n_bytes"]),
+            **({"nll_error": float(row["nll_error"])} if "nll_error" in row else {}),
         }
         for row in scored
     ]
