@@ -271,6 +271,9 @@ class TrainTokenizer(Config):
     mask_token: Annotated[bool, LeftOutWhile(False)] = Field(
         default=False, description="Have a mask token, which masked and diffusion objectives need."
     )
+    sentinels: Annotated[NonNegativeInt, LeftOutWhile(0)] = Field(
+        default=0, description="Have so many sentinels, and the mode tokens beside them, which the objective ul2 needs."
+    )
 
 
 class BaseTokenizer(Config):

@@ -14,6 +14,7 @@ from genai_core.config.model import Base, ScratchBase
 from genai_core.config.training import (
     AdamW,
     TrainingConfig,
+    Ul2,
     ends_causal,
     mixed_datasets,
     parts_of,
@@ -90,6 +91,15 @@ class Recipe(Config):
                 raise ValueError(
                     f"{place}.objective.kind={objective.kind!r} hides tokens, but the tokenizer has no mask token. "
                     "Set data.tokenizer.mask_token=true."
+                )
+            if (
+                any(isinstance(part, Ul2) for part in parts_of(objective))
+                and isinstance(self.data.tokenizer, TrainTokenizer)
+                and not self.data.tokenizer.sentinels
+            ):
+                raise ValueError(
+                    f"{place}.objective.kind={objective.kind!r} marks what it leaves out, but the tokenizer has no sentinels. "
+                    "Set data.tokenizer.sentinels, to 32 for rows of 256 tokens."
                 )
             if place == "pretraining":
                 continue

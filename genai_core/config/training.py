@@ -160,6 +160,39 @@ class Distillation(Config):
     )
 
 
+class Ul2Denoiser(Config):
+    """One way of leaving out parts of a text."""
+
+    mode: Literal["nlu", "nlg", "s2s"] = Field(description="Which mode token stands before the text.")
+    rate: Fraction = Field(
+        default=0.0, lt=1, description="Share of the tokens that is left out; 0 = the rest from a random place on."
+    )
+    mean_span: PositiveFloat = Field(default=1.0, description="Mean length of what is left out at a place, in tokens.")
+    share: PositiveFloat = Field(default=1.0, description="How often it is drawn, relative to the others.")
+
+
+class Ul2(Config):
+    """A mixture of denoisers: spans or the rest of a text are left out and written behind it (UL2)."""
+
+    kind: Literal["ul2"] = "ul2"
+    denoisers: tuple[Ul2Denoiser, ...] = Field(
+        default=(
+            Ul2Denoiser(mode="nlu", rate=0.15, mean_span=3),
+            Ul2Denoiser(mode="nlu", rate=0.15, mean_span=8),
+            Ul2Denoiser(mode="nlg", rate=0.5, mean_span=3),
+            Ul2Denoiser(mode="nlg", rate=0.5, mean_span=8),
+            Ul2Denoiser(mode="nlg", rate=0.15, mean_span=64),
+            Ul2Denoiser(mode="nlg", rate=0.5, mean_span=64),
+            Ul2Denoiser(mode="s2s"),
+        ),
+        min_length=1,
+        description="What is drawn from for each text; the default is the paper's R, X and S, all as often.",
+    )
+    attention: Literal["prefix", "causal"] = Field(
+        default="prefix", description="Whether what stands before the left-out parts is read from both sides."
+    )
+
+
 class MixtureTerm(Config):
     """One objective of several that are learned together."""
 
@@ -243,6 +276,7 @@ Objective = Annotated[
     | HybridLm
     | MaskedDiffusion
     | BlockDiffusion
+    | Ul2
     | Mixture
     | JointContrastive
     | Distillation,
@@ -282,7 +316,7 @@ def writer_of(objective: Objective, row_tokens: int) -> DiffusionWriter | None:
     last = [objective]
     if isinstance(objective, Mixture):
         last = [term.objective for term in objective.terms if term.end == 1]
-    if any(isinstance(one, (CausalLm, HybridLm, JointContrastive, PrefixLm)) for one in last):
+    if any(isinstance(one, (CausalLm, HybridLm, JointContrastive, PrefixLm, Ul2)) for one in last):
         return None
     for one in last:
         if isinstance(one, MaskedDiffusion):

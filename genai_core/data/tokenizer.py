@@ -33,6 +33,7 @@ PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END = (
     "<|end|>",
 )
 MASK = "<|mask|>"
+UL2_MODES = {"nlu": "<|nlu|>", "nlg": "<|nlg|>", "s2s": "<|s2s|>"}
 FIM_MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 SPECIALS = (PAD, DOCUMENT, SYSTEM, USER, ASSISTANT, END)
 LEAST_VOCABULARY = 300  # 256 bytes, the specials, and a few merges
@@ -52,7 +53,13 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, max_length: int, *, mask_token: bool = False, fim_marks: bool = False
+    texts: Iterable[str],
+    vocab_size: int,
+    max_length: int,
+    *,
+    mask_token: bool = False,
+    fim_marks: bool = False,
+    sentinels: int = 0,
 ) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with a chat template; the same texts give the same tokenizer.
 
@@ -62,17 +69,19 @@ def train_tokenizer(
         max_length: tokens of the model's longest input; told by the tokenizer, it cuts nothing.
         mask_token: whether there is one.
         fim_marks: whether there are those of fill-in-the-middle.
+        sentinels: how many there are, for UL2; with any, its three mode tokens too.
 
     Raises:
         ConfigError: vocab_size is below 300.
         DataError: there is no text.
     """
-    if vocab_size < LEAST_VOCABULARY:
+    if vocab_size < LEAST_VOCABULARY + sentinels:
         raise ConfigError(
-            f"tokenizer.vocab_size={vocab_size} is too small: 256 bytes and {len(SPECIALS)} special tokens leave no room "
-            f"for words. Set it to at least {LEAST_VOCABULARY}."
+            f"tokenizer.vocab_size={vocab_size} is too small: 256 bytes and {len(SPECIALS) + sentinels} special tokens leave "
+            f"no room for words. Set it to at least {LEAST_VOCABULARY + sentinels}."
         )
     counted, marks = _Counted(texts), FIM_MARKS if fim_marks else ()
+    marks = (*marks, *ul2_tokens(sentinels))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -102,6 +111,11 @@ def train_tokenizer(
     )
     trained.chat_template = CHAT_TEMPLATE
     return trained
+
+
+def ul2_tokens(sentinels: int) -> tuple[str, ...]:
+    """Return the spelling of UL2's mode tokens and of so many sentinels; none of either for 0."""
+    return (*UL2_MODES.values(), *(f"<|sentinel_{number}|>" for number in range(sentinels))) if sentinels else ()
 
 
 class _Counted:

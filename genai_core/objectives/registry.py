@@ -16,9 +16,11 @@ from genai_core.config.training import (
     Mixture,
     PrefixLm,
     Reads,
+    Ul2,
 )
 from genai_core.config.training import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
+from genai_core.data.ul2_marks import Ul2Marks
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.objectives.block_diffusion import BlockDiffusionObjective
@@ -28,6 +30,7 @@ from genai_core.objectives.info_nce import InfoNceObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
 from genai_core.objectives.prefix_lm import PrefixLmObjective
+from genai_core.objectives.ul2 import Denoiser, Ul2Objective
 
 
 def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[Weighted, ...]:
@@ -63,6 +66,8 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             rates = (config.least_masked, config.most_masked)
             block = BlockDiffusionObjective(mask_id, config.block_length, _offset(config.reads), rates)
             return (Weighted(block, 1.0),)
+        case Ul2():
+            return (Weighted(_ul2(config, tokenizer), 1.0),)
         case Mixture():
             return _mixture(config, tokenizer)
         case Distillation():
@@ -106,6 +111,12 @@ def _mixture(config: Mixture, tokenizer: Any) -> tuple[Weighted, ...]:
             )
         )
     return tuple(found)
+
+
+def _ul2(config: Ul2, tokenizer: Any) -> Ul2Objective:
+    marks = Ul2Marks.of(tokenizer)
+    denoisers = [Denoiser(marks.modes[one.mode], one.share, one.rate, one.mean_span) for one in config.denoisers]
+    return Ul2Objective(denoisers, marks.sentinels, marks.pad, config.attention)
 
 
 def _masked(masking: Masking, mask_token: str, reads: Reads, tokenizer: Any) -> MaskedLmObjective:

@@ -272,6 +272,7 @@ def _make_tokenizer(settings: AugmentationConfig, context: StageContext, train: 
             max_length=settings.seq_len,
             mask_token=settings.tokenizer.mask_token,
             fim_marks=settings.fim_rate > 0,
+            sentinels=settings.tokenizer.sentinels,
         )
     from genai_core.models.load import load_base_tokenizer
 

@@ -150,5 +150,9 @@ def test_an_objective_that_hides_tokens_needs_a_mask_and_its_place() -> None:
         load_recipe(
             "quickstart", [mask, "finetuning.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}]}"]
         )
+    ul2 = "pretraining.objective={kind: ul2}"
+    with pytest.raises(ConfigError, match=r"pretraining\.objective\.kind='ul2' marks what it leaves out.*sentinels"):
+        load_recipe("quickstart", [ul2])
+    assert load_recipe("quickstart", [ul2, "data.tokenizer.sentinels=32"]).data.tokenizer.sentinels == 32
     both = "finetuning.objective={kind: mixture, terms: [{objective: {kind: masked_lm}}, {weight: 0.5}]}"
     assert load_recipe("quickstart", [mask, both, "pretraining.objective={kind: hybrid_lm}"]).name == "quickstart"
