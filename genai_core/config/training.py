@@ -26,16 +26,6 @@ class CausalLm(Config):
     kind: Literal["causal_lm"] = "causal_lm"
 
 
-class JointContrastive(Config):
-    """Next-token prediction and InfoNCE between two halves of a row, in one step."""
-
-    kind: Literal["joint_contrastive"] = "joint_contrastive"
-    contrastive_weight: NonNegativeFloat = Field(
-        default=0.1, description="Weight of InfoNCE; that of next-token prediction is 1."
-    )
-    temperature: PositiveFloat = Field(default=0.05, description="Similarities are divided by it.")
-
-
 Reads = Literal["own", "previous"]
 DatasetName = Literal["text", "pairs"]
 
@@ -193,11 +183,29 @@ class Ul2(Config):
     )
 
 
+class Contrastive(Config):
+    """Queries find their documents among all of the step by the similarity of their vectors (GRIT, InfoNCE)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    temperature: PositiveFloat = Field(default=0.02, description="Similarities are divided by it.")
+    negatives: NonNegativeInt = Field(
+        default=1, description="Hard negatives of a row that are looked at, beside the other rows' documents."
+    )
+    attention: Literal["bidirectional", "causal"] = Field(
+        default="bidirectional",
+        description="What a token of a text to embed sees; 'causal' keeps documents' key-value states usable for generation.",
+    )
+    pooling: Literal["mean", "weighted_mean"] = Field(
+        default="mean",
+        description="A text's vector is the mean of its hidden states; 'weighted_mean' counts later ones more, for causal attention.",
+    )
+
+
 class MixtureTerm(Config):
     """One objective of several that are learned together."""
 
     objective: Annotated[
-        CausalLm | PrefixLm | MaskedLm | MaskedDiffusion | BlockDiffusion, Field(discriminator="kind")
+        CausalLm | PrefixLm | MaskedLm | MaskedDiffusion | BlockDiffusion | Contrastive, Field(discriminator="kind")
     ] = Field(default=CausalLm(), description="What is learned.")
     weight: NonNegativeFloat = Field(
         default=1.0, description="Weight of the term's mean (over its own tokens) in the loss."
@@ -278,7 +286,7 @@ Objective = Annotated[
     | BlockDiffusion
     | Ul2
     | Mixture
-    | JointContrastive
+    | Contrastive
     | Distillation,
     Field(discriminator="kind"),
 ]
@@ -298,7 +306,7 @@ def ends_causal(objective: Objective) -> bool:
     """Return whether a model that was trained with it last writes from left to right."""
     if isinstance(objective, Mixture):
         return any(isinstance(term.objective, CausalLm) and term.end == 1 for term in objective.terms)
-    return not isinstance(objective, (MaskedLm, MaskedDiffusion, BlockDiffusion))
+    return not isinstance(objective, (MaskedLm, MaskedDiffusion, BlockDiffusion, Contrastive))
 
 
 def reads_forward(objective: Objective) -> bool:
@@ -316,7 +324,7 @@ def writer_of(objective: Objective, row_tokens: int) -> DiffusionWriter | None:
     last = [objective]
     if isinstance(objective, Mixture):
         last = [term.objective for term in objective.terms if term.end == 1]
-    if any(isinstance(one, (CausalLm, HybridLm, JointContrastive, PrefixLm, Ul2)) for one in last):
+    if any(isinstance(one, (CausalLm, HybridLm, PrefixLm, Ul2)) for one in last):
         return None
     for one in last:
         if isinstance(one, MaskedDiffusion):

@@ -209,6 +209,17 @@ def pack_examples(examples: Iterable[tuple[Sequence[int], Sequence[int]]], seq_l
     return PackedRows(_to_batches(rows), _nonzero(dropped))
 
 
+def pack_groups(
+    groups: Iterable[Sequence[tuple[Sequence[int], Sequence[int]]]], seq_len: int, pad_id: int
+) -> PackedRows:
+    """Return one row for each group of examples (ids, loss_mask), which together are at most `seq_len` tokens long."""
+    check_seq_len(seq_len)
+    arrays = (
+        [(np.asarray(ids, dtype=np.int32), np.asarray(mask, dtype=np.int8)) for ids, mask in group] for group in groups
+    )
+    return PackedRows(_to_batches(_join(group, seq_len, pad_id) for group in arrays))
+
+
 def why_dropped(ids: Sequence[int], loss_mask: Sequence[int], seq_len: int) -> str:
     """Return why `pack_examples` leaves an example out, '' if it does not."""
     if len(ids) != len(loss_mask):

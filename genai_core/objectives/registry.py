@@ -8,9 +8,9 @@ from genai_core.config.masking import Masking
 from genai_core.config.training import (
     BlockDiffusion,
     CausalLm,
+    Contrastive,
     Distillation,
     HybridLm,
-    JointContrastive,
     MaskedDiffusion,
     MaskedLm,
     Mixture,
@@ -25,8 +25,8 @@ from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
 from genai_core.objectives.block_diffusion import BlockDiffusionObjective
 from genai_core.objectives.causal_lm import CausalLmObjective
+from genai_core.objectives.contrastive import ContrastiveObjective
 from genai_core.objectives.distillation import DistillationObjective, Divergence
-from genai_core.objectives.info_nce import InfoNceObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
 from genai_core.objectives.prefix_lm import PrefixLmObjective
@@ -75,11 +75,9 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             distilled = Weighted(DistillationObjective(divergence), 1.0)
             labels = (Weighted(CausalLmObjective(), config.label_weight),) if config.label_weight else ()
             return (distilled, *labels)
-        case JointContrastive():
-            return (
-                Weighted(CausalLmObjective(), 1.0),
-                Weighted(InfoNceObjective(config.temperature), config.contrastive_weight),
-            )
+        case Contrastive():
+            embedding = ContrastiveObjective(config.temperature, config.negatives, config.attention, config.pooling)
+            return (Weighted(embedding, 1.0),)
         case _:
             assert_never(config)
 

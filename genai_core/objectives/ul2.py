@@ -28,7 +28,7 @@ import torch
 from genai_core.models.backbone import see_segments
 from genai_core.objectives.base import IGNORE_INDEX, Batch, Forward, TokenObjective
 
-LEAST_TOKENS = 4  # a shorter segment is not denoised: there is nothing to leave out
+LEAST_TOKENS = 5  # mode, one kept, sentinel, sentinel, one left out: a shorter segment is not denoised
 
 
 @dataclass(frozen=True, slots=True)

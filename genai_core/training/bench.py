@@ -53,7 +53,7 @@ from genai_core.training.checkpoint import CheckpointFolder
 from genai_core.training.engine import Engine, Silence
 from genai_core.training.parallel import Group
 from genai_core.training.plan import has_bfloat16
-from genai_core.training.step import Precision
+from genai_core.training.step import NONE_FROZEN, Frozen, Precision
 from genai_core.training.worker import LocalKeeper
 
 CONTENDERS = ("ours", "trainer", "trainer-padded", "sft", "sft-padded")
@@ -129,6 +129,7 @@ def run_ours(
     precision: Precision,
     objective: Objective | None = None,
     tokenizer: Any = None,
+    frozen: Frozen = NONE_FROZEN,
 ) -> Turn:
     """Train with the engine; on next-token prediction unless another objective is given."""
     device = model.device
@@ -152,6 +153,7 @@ def run_ours(
             group=Group(0, 1, device),
             checkpoints=CheckpointFolder(keeper, log, steps),
             log=log,
+            frozen=frozen,
             precision=precision,
             micro_batch_rows=min(8, config.rows_per_step()),
         )

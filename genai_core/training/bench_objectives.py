@@ -20,18 +20,24 @@ from typing import Any
 
 import torch
 
+from genai_core.config.model import FolderBase
 from genai_core.config.training import (
+    BlockDiffusion,
     CausalLm,
+    Contrastive,
+    Distillation,
     HybridLm,
-    JointContrastive,
     MaskedDiffusion,
     MaskedLm,
     Mixture,
     MixtureTerm,
     Objective,
     PrefixLm,
+    Ul2,
 )
 from genai_core.data.packing import pack_documents
+from genai_core.data.tokenizer import UL2_MODES
+from genai_core.data.ul2_marks import SPELLINGS
 from genai_core.models.process_memory import keep_freed_memory
 from genai_core.training.bench import (
     SIZES,
@@ -43,6 +49,8 @@ from genai_core.training.bench import (
     run_ours,
 )
 from genai_core.training.bench_peers import WARM_STEPS, Turn
+
+SENTINELS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "hybrid_lm": Contender(HybridLm(), 1.0),
     "prefix_lm": Contender(PrefixLm(), 1.0),
     "masked_diffusion": Contender(MaskedDiffusion(), 1.0),
-    # representations of all rows without a graph first, then the shared pass
-    "joint_contrastive": Contender(JointContrastive(), 4 / 3),
+    # rows are noisy and clean side by side: twice the tokens
+    "block_diffusion": Contender(BlockDiffusion(), 2.0),
+    "ul2": Contender(Ul2(), 1.0),
+    # the vectors of all rows without a graph first (GradCache), then each again with one
+    "contrastive": Contender(Contrastive(negatives=0), 4 / 3),
+    # the teacher is as large as the student here, and only goes forward
+    "distillation": Contender(Distillation(teacher=FolderBase(path="teacher")), 4 / 3),
     "causal_lm + masked_lm": Contender(
         Mixture(terms=(MixtureTerm(), MixtureTerm(objective=MaskedLm(reads="previous")))), 2.0
     ),
@@ -69,13 +82,18 @@ CONTENDERS: Mapping[str, Contender] = {
 
 
 def small_vocabulary(size: int) -> Any:
-    """Return a tokenizer of so many words, the last of which is its mask."""
+    """Return a tokenizer of so many words, the last of which are its mask and UL2's marks."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
 
-    words = {("[MASK]" if number == size - 1 else f"w{number}"): number for number in range(size)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "w0")), mask_token="[MASK]")
+    marks = ["[MASK]", *UL2_MODES.values(), *(SPELLINGS[0].format(number) for number in range(SENTINELS))]
+    words = {
+        word: number for number, word in enumerate([*(f"w{number}" for number in range(size - len(marks))), *marks])
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, "w0")), mask_token="[MASK]", eos_token="w0"
+    )
 
 
 def take_turn(name: str, size_name: str, steps: int, threads: int) -> Turn:
@@ -86,8 +104,9 @@ def take_turn(name: str, size_name: str, steps: int, threads: int) -> Turn:
     size, device = SIZES[size_name], find_device()
     rows = pack_documents(make_documents(size, size.step_tokens * (steps + 2)), size.row_tokens, 0)
     model = make_model(size, device)
-    tokenizer = small_vocabulary(size.vocab)
-    return run_ours(size, model, rows, steps, find_precision(device), CONTENDERS[name].objective, tokenizer)
+    objective, tokenizer = CONTENDERS[name].objective, small_vocabulary(size.vocab)
+    frozen = {"teacher": make_model(size, device).requires_grad_(False).eval()} if name == "distillation" else {}
+    return run_ours(size, model, rows, steps, find_precision(device), objective, tokenizer, frozen)
 
 
 def measure(size: str, names: Sequence[str], rounds: int, steps: int, threads: int) -> dict[str, Any]:

@@ -193,3 +193,13 @@ def test_the_registry_builds_it_from_a_tokenizers_marks_and_refuses_one_without(
     assert (view["labels"] != IGNORE_INDEX).any(dim=1).all()
     with pytest.raises(ConfigError, match=r"0 sentinels and no mode tokens.*data\.tokenizer\.sentinels"):
         build_objectives(Ul2(), train_tokenizer(lines, 320, 64))
+
+
+@pytest.mark.parametrize("length", range(2, 14))
+@pytest.mark.parametrize("one", [R, X, S], ids=["R", "X", "S"])
+def test_a_segment_of_any_length_is_denoised_within_it(one, length) -> None:
+    rows = pack_examples([(list(range(2, 2 + length)), [1] * length)] * 4, 32)
+    batch = batch_of(rows, len(rows))
+    view = Ul2Objective((one,), SENTINELS, PAD).corrupt(batch, 0.0)
+    assert view["input_ids"].shape == batch["input_ids"].shape
+    assert bool((view["labels"] != IGNORE_INDEX).any())

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from genai_core.config.training import AdamW, JointContrastive, TrainingConfig
+from genai_core.config.training import AdamW, CausalLm, Contrastive, Mixture, MixtureTerm, TrainingConfig
 from genai_core.data.packing import PackedRows, pack_examples
 from genai_core.models.backbone import keep_float64
 from genai_core.objectives.registry import build_objectives
@@ -23,7 +23,8 @@ from genai_core.training.worker import LocalKeeper
 
 VOCAB = 61
 SEQ_LEN = 16
-JOINT = JointContrastive(contrastive_weight=0.5, temperature=0.1)
+EMBEDDING = Contrastive(temperature=0.1)
+JOINT = Mixture(terms=(MixtureTerm(objective=CausalLm()), MixtureTerm(objective=EMBEDDING, weight=0.5)))
 
 
 class MemoryLog:

@@ -26,7 +26,13 @@ SIZES = (1, 2)
 BETA1 = 0.9
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "causal_lm": {"kind": "causal_lm"},
-    "joint_contrastive": {"kind": "joint_contrastive", "contrastive_weight": 0.5, "temperature": 0.1},
+    "joint": {
+        "kind": "mixture",
+        "terms": [
+            {"objective": {"kind": "causal_lm"}},
+            {"objective": {"kind": "contrastive", "temperature": 0.1}, "weight": 0.5},
+        ],
+    },
 }
 RUNS: dict[str, dict[str, Any]] = {
     f"{objective}/{name}": {"objective": config, "compute": {"precision": precision, "micro_batch_rows": 2}, **more}

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small_run import JOINT, alone, largest_difference, small_model, small_rows
+from small_run import EMBEDDING, JOINT, alone, largest_difference, small_model, small_rows
 
-from genai_core.config.training import CausalLm
+from genai_core.config.training import CausalLm, Contrastive, Mixture, MixtureTerm
 from genai_core.data.collate import collate
-from genai_core.models.backbone import head_weight, hidden_states
-from genai_core.objectives.info_nce import info_nce_loss, pool_halves
+from genai_core.models.backbone import head_weight, hidden_states, see_segments
+from genai_core.objectives.contrastive import contrastive_loss, contrastive_scores, pool_segments
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.head import label_logps
 from genai_core.training.step import accumulate_gradients, noise_seed
@@ -66,29 +66,43 @@ def test_mean_of_means_would_be_another_gradient():
     assert largest_difference(exact, naive) > 1e-4
 
 
+@pytest.mark.parametrize("pooling", ["mean", "weighted_mean"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_cached_gradients_are_those_of_the_unchunked_loss(dropout):
+def test_cached_gradients_are_those_of_the_unchunked_loss(dropout, pooling):
     """Micro-batches of 2 with the graph of all kept, against two passes per micro-batch with noise replayed."""
     model = small_model(dropout=dropout)
     seeds = [11, 12, 13, 14]
-    cached, figures = gradients(model, JOINT, 2, seeds=seeds)
+    objective = Contrastive(temperature=0.1, negatives=0, pooling=pooling)
+    joint = Mixture(terms=(MixtureTerm(objective=CausalLm()), MixtureTerm(objective=objective, weight=0.5)))
+    cached, figures = gradients(model, joint, 2, seeds=seeds)
     taken = small_rows().take(range(ROWS))
     model.zero_grad(set_to_none=True)
-    nll, supervised, halves = 0.0, 0, []
+    nll, supervised, vectors = 0.0, 0, []
     for seed, start in zip(seeds, range(0, ROWS, 2), strict=True):
         batch = collate(taken[start : start + 2])
         torch.manual_seed(seed)
         hidden = hidden_states(model, batch["input_ids"], batch["position_ids"])
         nll = nll - label_logps(hidden, head_weight(model), batch["labels"]).sum()
         supervised += int((batch["labels"] != -100).sum())
-        halves.append(pool_halves(hidden))
-    anchors, positives = torch.cat(halves).unbind(1)
-    pairs = info_nce_loss(anchors, positives, temperature=JOINT.temperature)
-    loss = nll / supervised + JOINT.contrastive_weight * pairs.mean()
+        torch.manual_seed(seed)
+        vectors.append(embed(model, batch, pooling))
+    pairs = contrastive_loss(scores_of(torch.cat(vectors)))
+    loss = nll / supervised + 0.5 * pairs.mean()
     loss.backward()
     exact = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert largest_difference(cached, exact) < 1e-9
     assert figures.loss == pytest.approx(float(loss.detach()), abs=1e-9)
+
+
+def embed(model, batch, pooling="mean"):
+    """Return the vectors of the first two segments of each row, (B, 2, D)."""
+    seen = see_segments(batch["segment_ids"])
+    hidden = hidden_states(model, batch["input_ids"], batch["position_ids"], seen)
+    return pool_segments(hidden, batch["segment_ids"], batch["labels"] != -100, 2, pooling)
+
+
+def scores_of(vectors):
+    return contrastive_scores(vectors[:, 0], vectors[:, 1:], temperature=EMBEDDING.temperature, excluded=None)
 
 
 def test_dropout_is_really_on_and_is_replayed_from_its_seed():
@@ -103,13 +117,12 @@ def test_dropout_is_really_on_and_is_replayed_from_its_seed():
 def test_contrastive_negatives_come_from_the_whole_step():
     """Splitting the batch silently would compare each row with fewer others: the loss would be lower."""
     model = small_model()
-    _, whole = gradients(model, JOINT, ROWS)
+    _, whole = gradients(model, Contrastive(temperature=0.1, negatives=0), ROWS)
     parts = []
     for start in range(0, ROWS, 2):
         batch = collate(small_rows().take(range(start, start + 2)))
-        hidden = hidden_states(model, batch["input_ids"], batch["position_ids"])
-        parts.append(info_nce_loss(*pool_halves(hidden).unbind(1), temperature=JOINT.temperature).mean())
-    assert abs(float(torch.stack(parts).mean().detach()) - whole.terms["info_nce"]) > 0.1
+        parts.append(contrastive_loss(scores_of(embed(model, batch))).mean())
+    assert abs(float(torch.stack(parts).mean().detach()) - whole.terms["contrastive"]) > 0.1
 
 
 def test_a_step_without_supervised_tokens_has_no_loss_and_no_gradient():

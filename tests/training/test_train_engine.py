@@ -77,13 +77,13 @@ def test_each_term_is_told_with_its_weight_and_its_own_gradient(tmp_path):
     run_small(tmp_path / "a", model, small_config(objective=JOINT, evaluate_every_steps=5), log=told)
     run_small(tmp_path / "b", plain, small_config(objective=JOINT, evaluate_every_steps=1000), log=MemoryLog())
     assert largest_difference(weights(model), weights(plain)) == 0.0  # looking changes nothing
-    assert [step for step, values in told.points if "grad_norm/info_nce" in values] == [5, 10, 15, 20]
+    assert [step for step, values in told.points if "grad_norm/contrastive" in values] == [5, 10, 15, 20]
     one = {name: value for step, values in told.points if step == 5 for name, value in values.items()}
-    assert one["weight/causal_lm"] * one["loss/causal_lm"] + one["weight/info_nce"] * one[
-        "loss/info_nce"
+    assert one["weight/causal_lm"] * one["loss/causal_lm"] + one["weight/contrastive"] * one[
+        "loss/contrastive"
     ] == pytest.approx(one["train/loss"])
-    apart = one["grad_norm/causal_lm"] + one["grad_norm/info_nce"]
-    assert 0 < one["grad_norm/info_nce"] < apart
+    apart = one["grad_norm/causal_lm"] + one["grad_norm/contrastive"]
+    assert 0 < one["grad_norm/contrastive"] < apart
     assert one["train/grad_norm"] <= apart + 1e-9  # triangle inequality
 
 
