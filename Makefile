@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint types unit faults platform bench speed install install-dev ui clean
+.PHONY: run test lint types unit faults worlds platform bench speed install install-dev ui clean
 
 run: install
 	@$(BIN)/genai run $(RECIPE)
@@ -21,10 +21,13 @@ types: install-dev
 	@$(BIN)/mypy
 
 unit: install-dev
-	@$(BIN)/pytest -m "not faults and not platform and not gpu and not network"
+	@$(BIN)/pytest -m "not faults and not worlds and not platform and not gpu and not network"
 
 faults: install-dev
 	@$(BIN)/pytest -m faults tests
+
+worlds: install-dev
+	@$(BIN)/pytest -m worlds tests
 
 platform: install-dev
 	@$(BIN)/pytest -m platform tests

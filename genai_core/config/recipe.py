@@ -16,6 +16,7 @@ from genai_core.config.training import (
     TrainingConfig,
     Ul2,
     ends_causal,
+    kinds_of,
     mixed_datasets,
     parts_of,
     reads_forward,
@@ -101,6 +102,15 @@ class Recipe(Config):
                     f"{place}.objective.kind={objective.kind!r} marks what it leaves out, but the tokenizer has no sentinels. "
                     "Set data.tokenizer.sentinels, to 32 for rows of 256 tokens."
                 )
+            datasets = {dataset.name for dataset in mixed_datasets(objective)}
+            for kind, dataset in kinds_of(objective):
+                read = {dataset} if dataset else datasets
+                if read != {"retrieval"} if kind == "contrastive" else "retrieval" in read:
+                    raise ValueError(
+                        f"{place}.objective: kind='contrastive' learns from dataset 'retrieval', and nothing else does. Write "
+                        "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{objective: "
+                        "{kind: contrastive}, dataset: retrieval}, {objective: {kind: causal_lm}, dataset: pairs}]}."
+                    )
             if place == "pretraining":
                 continue
             writer = writer_of(objective, training.seq_len)

@@ -27,7 +27,7 @@ class CausalLm(Config):
 
 
 Reads = Literal["own", "previous"]
-DatasetName = Literal["text", "pairs"]
+DatasetName = Literal["text", "pairs", "retrieval"]
 
 
 class MaskedLm(Config):
@@ -199,6 +199,10 @@ class Contrastive(Config):
         default="mean",
         description="A text's vector is the mean of its hidden states; 'weighted_mean' counts later ones more, for causal attention.",
     )
+    query_instruction: str = Field(
+        default="", description="What queries are embedded for, told before each; '' = nothing."
+    )
+    document_instruction: str = Field(default="", description="The same before each document; usually ''.")
 
 
 class MixtureTerm(Config):
@@ -227,7 +231,8 @@ class MixedDataset(Config):
     """One of several datasets that a training's rows come from."""
 
     name: DatasetName = Field(
-        description="'text': the corpus's documents; 'pairs': its instruction pairs, of which the answers are learned."
+        description="'text': the corpus's documents; 'pairs': its instruction pairs, of which the answers are learned; 'retrieval': "
+        "what a document is about and the document, which 'contrastive' learns from."
     )
     rows: Fraction = Field(gt=0, description="Share of every step's rows that come from it; all shares sum to 1.")
 
@@ -295,6 +300,18 @@ Objective = Annotated[
 def parts_of(objective: Objective) -> tuple[Config, ...]:
     """Return the objectives of a mixture, else the objective alone."""
     return tuple(term.objective for term in objective.terms) if isinstance(objective, Mixture) else (objective,)
+
+
+def kinds_of(objective: Objective) -> tuple[tuple[str, DatasetName | None], ...]:
+    """Return the kind of each objective of a mixture and the dataset that it is computed on, None if on all."""
+    if isinstance(objective, Mixture):
+        return tuple((term.objective.kind, term.dataset) for term in objective.terms)
+    return ((objective.kind, None),)
+
+
+def embedding_of(objective: Objective) -> Contrastive | None:
+    """Return how an objective learns to embed, None if it does not."""
+    return next((part for part in parts_of(objective) if isinstance(part, Contrastive)), None)
 
 
 def mixed_datasets(objective: Objective) -> tuple[MixedDataset, ...]:

@@ -27,6 +27,8 @@ from genai_core.errors import ConfigError, DataError
 
 USER_HEADER = "<|user|>\n"
 EMBED_HEADER = "<|embed|>\n"
+EMBEDDING = "embedding.json"
+"""File of a model's folder that tells how it embeds: the `contrastive` objective of its training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,10 @@ METRICS = (
     Metric("generated_tokens", "generated_tokens"),
     Metric("stopped", "stopped"),
     Metric("distinct", "first_seen"),
+    Metric("ndcg_at_10", "ndcg_at_10"),
+    Metric("recall_at_1", "recall_at_1"),
+    Metric("recall_at_10", "recall_at_10"),
+    Metric("recall_at_100", "recall_at_100"),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import Distillation, TrainingConfig, mixed_datasets, writer_of
+from genai_core.config.training import Distillation, TrainingConfig, embedding_of, mixed_datasets, writer_of
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -34,6 +34,7 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
     if any(dataset.name == "pairs" for dataset in mixed_datasets(config.training.objective)):
         pairs, _ = _pair_rows(config.training, context)
         datasets["pairs"] = _rewrite(pairs, context, "rows/pairs.arrow")
+    datasets |= _retrieval_rows(config.training, context)
     result = _train(
         config.training,
         context,
@@ -67,6 +68,7 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
     replayed = 0
     mixed = {dataset.name for dataset in mixed_datasets(training.objective)}
     datasets = {"pairs": rows_file, **({"text": _text_rows(config, context)[0]} if "text" in mixed else {})}
+    datasets |= _retrieval_rows(training, context)
     if config.replay_share and not mixed:
         text = PackedRows.open(_text_rows(config, context)[0])
         replayed = write_with_replay(rows, text, config.replay_share, training.seed, draft)
@@ -164,6 +166,30 @@ def _find_teacher(training: TrainingConfig, context: StageContext) -> dict[str, 
     ours = load_tokenizer(context.inputs["corpus"] / "tokenizer")
     check_same_tokenizer(ours, load_base_tokenizer(base_at(ref), ref))
     return {"teacher_ref": _dump(ref)}
+
+
+def _retrieval_rows(training: TrainingConfig, context: StageContext) -> dict[str, Path]:
+    """Return the file of the corpus's retrieval pairs, if the objective learns to embed."""
+    embedding = embedding_of(training.objective)
+    if embedding is None:
+        return {}
+    from genai_core.augmentation.retrieval_examples import retrieval_examples
+    from genai_core.data.documents import read_documents_file
+    from genai_core.data.retrieval_rows import build_retrieval_rows
+    from genai_core.data.tokenizer import load_tokenizer
+
+    corpus = context.inputs["corpus"]
+    documents = read_documents_file(corpus / "documents" / "train.parquet")
+    rows, stats = build_retrieval_rows(
+        retrieval_examples(documents, embedding.negatives, training.seed).values(),
+        load_tokenizer(corpus / "tokenizer"),
+        training.seq_len,
+        negatives=embedding.negatives,
+        query_instruction=embedding.query_instruction,
+        document_instruction=embedding.document_instruction,
+    )
+    context.journal.event(f"{stats['rows']:,} retrieval pairs", **stats)
+    return {"retrieval": _rewrite(rows, context, "rows/retrieval.arrow")}
 
 
 def _train(

@@ -18,9 +18,10 @@ from pydantic import Field
 from genai_core.config.base import Config
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
-from genai_core.config.training import TrainingConfig, mixed_datasets, writer_of
+from genai_core.config.training import TrainingConfig, embedding_of, mixed_datasets, writer_of
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
+from genai_core.data.retrieval_rows import EMBEDDING
 from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
 from genai_core.errors import ModelError
@@ -241,6 +242,9 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
     writer = writer_of(config.objective, config.seq_len)
     if writer is not None:
         write_writer(output, writer)
+    embedding = embedding_of(config.objective)
+    if embedding is not None:
+        (output / EMBEDDING).write_text(embedding.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _tell(figures: RunFigures, plan: Plan, rows: PackedRows | MixedRows, setup_seconds: float) -> dict[str, Any]:

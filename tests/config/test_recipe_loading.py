@@ -126,6 +126,26 @@ def test_the_seed_of_a_recipe_raises_every_stage_seed() -> None:
     assert Recipe(name="x").seeded() == Recipe(name="x")
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "{kind: contrastive}",
+        "{kind: mixture, terms: [{}, {objective: {kind: contrastive}}]}",
+        "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{}, {objective: "
+        "{kind: contrastive}, dataset: retrieval}]}",
+        "{kind: mixture, datasets: [{name: retrieval, rows: 1}], terms: [{dataset: retrieval}]}",
+    ],
+)
+def test_retrieval_rows_are_for_embedding_and_embedding_for_them(objective):
+    with pytest.raises(ConfigError, match="kind='contrastive' learns from dataset 'retrieval', and nothing else does"):
+        load_recipe("minute", [f"pretraining.objective={objective}"])
+    joint = (
+        "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{objective: {kind: "
+        "contrastive}, dataset: retrieval}, {objective: {kind: causal_lm}, dataset: pairs}]}"
+    )
+    assert load_recipe("minute", [f"finetuning.objective={joint}"]).finetuning.objective.kind == "mixture"
+
+
 def test_an_objective_that_hides_tokens_needs_a_mask_and_its_place() -> None:
     masked = "pretraining.objective={kind: masked_lm}"
     with pytest.raises(ConfigError, match=r"pretraining\.objective\.kind='masked_lm' hides tokens.*mask_token=true"):

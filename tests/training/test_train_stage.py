@@ -13,6 +13,7 @@ from genai_core.config.stages import PretrainStage, TuneStage
 from genai_core.config.training import (
     AdamW,
     BlockDiffusion,
+    Contrastive,
     Distillation,
     MaskedDiffusion,
     MixedDataset,
@@ -21,10 +22,11 @@ from genai_core.config.training import (
     TrainingConfig,
     writer_of,
 )
-from genai_core.data.documents import Pair, write_pairs
+from genai_core.data.documents import Document, Pair, write_documents, write_pairs
 from genai_core.data.packing import PackedRows
 from genai_core.data.tokenizer import train_tokenizer
 from genai_core.errors import ConfigError, ModelError
+from genai_core.generation.encoding import Encoder
 from genai_core.launch.inline import InlineWorkers
 from genai_core.models.diffusion_folder import read_writer
 from genai_core.models.resolve import resolve_base
@@ -208,6 +210,29 @@ def test_a_teacher_of_other_tokens_ends_the_stage_before_a_worker_starts(corpus,
     with pytest.raises(ModelError, match="The teacher's tokenizer is not that of the data"):
         run(tmp_path / "a", "tune", config, inputs, refs=refs)
     assert not list((tmp_path / "a").rglob("plan.json"))
+
+
+def test_a_model_learns_to_embed_and_to_answer_in_one_run_and_tells_how_it_embeds(corpus, base, tmp_path):
+    named = [Document(f"g.d{n}", "g", text[:30], f"{text[:30]}\n\n{text[30:]}") for n, text in enumerate(texts(40))]
+    write_documents(corpus / "documents" / "train.parquet", named)
+    how = Contrastive(negatives=1, temperature=0.05)
+    objective = Mixture(
+        datasets=(MixedDataset(name="retrieval", rows=0.5), MixedDataset(name="pairs", rows=0.5)),
+        terms=(MixtureTerm(objective=how, dataset="retrieval"), MixtureTerm(dataset="pairs")),
+    )
+    training = TRAINING.model_copy(update={"objective": objective, "seq_len": 64, "global_batch_tokens": 512})
+    result, model = run(tmp_path / "a", "tune", TuneStage(training=training), {"corpus": corpus, "model": base[1]})
+    assert result.metrics["steps"] == 12
+    [journal] = (tmp_path / "a").rglob("journal.jsonl")
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    curve = [line["m"] for line in lines if "train/loss" in line.get("m", {})]
+    assert curve[-1]["count/contrastive_retrieval"] == 4
+    assert curve[-1]["loss/contrastive_retrieval"] > 0 and curve[-1]["loss/causal_lm_pairs"] > 0
+    assert curve[-1]["train/contrastive_accuracy_retrieval"] <= 1
+    encoder = Encoder.open(model)
+    assert encoder.queries([named[0].title]).shape == (1, 32)
+    assert Contrastive.model_validate_json((model / "embedding.json").read_text()) == how
+    assert not (base[1] / "embedding.json").exists()
 
 
 def test_more_workers_than_rows_are_refused_before_anything_starts(corpus, tmp_path):
