@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from genai_core.data.retrieval_rows import EMBEDDING, embedding_header
 from genai_core.data.tokenizer import encode_documents, load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.generation.prompts import longest_row
-from genai_core.models.backbone import hidden_states, see_segments
+from genai_core.models.backbone import causal_model, hidden_states, see_segments
 from genai_core.models.load import load_model
 from genai_core.objectives.contrastive import pool_segments
 
@@ -65,15 +65,47 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of queries, (N, D) float32 of length 1; an empty text has the zero vector."""
-        return self._encode(texts, self._how.query_instruction)
+        return self._encode(texts, self._header("query"))
 
     def documents(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of documents, (N, D) float32 of length 1; an empty text has the zero vector."""
-        return self._encode(texts, self._how.document_instruction)
+        return self._encode(texts, self._header("document"))
+
+    def encode_one(self, text: str, role: Literal["query", "document"]) -> tuple[list[int], int]:
+        """Return the ids of a text with its header, cut to what the model holds, and where the text begins."""
+        header = self._header(role)
+        [ids] = encode_documents(self._tokenizer, [text.strip()])
+        return [*header, *ids[: self._longest - len(header)]], len(header)
 
     @torch.inference_mode()
-    def _encode(self, texts: Sequence[str], instruction: str) -> np.ndarray:
-        header = embedding_header(self._tokenizer, instruction)
+    def vector_of(self, ids: Sequence[int], start: int, cache: Any) -> np.ndarray:
+        """Return the vector of one text, (D,) float32; its keys and values are left in a transformers cache.
+
+        Args:
+            ids: header and text.
+            start: where the text begins.
+            cache: an empty one.
+        """
+        told = torch.tensor([list(ids)], device=self.model.device)
+        places = torch.arange(len(ids), device=told.device)[None]
+        mask = torch.ones(1, 1, len(ids), len(ids), dtype=torch.bool, device=told.device)
+        hidden = causal_model(self.model).get_decoder()(
+            input_ids=told,
+            position_ids=places,
+            attention_mask=mask if self._how.attention == "bidirectional" else None,
+            past_key_values=cache,
+            use_cache=True,
+        )[0]
+        pooled = pool_segments(hidden, torch.zeros_like(told), places >= start, 1, self._how.pooling)[0, 0]
+        vector: np.ndarray = F.normalize(pooled, dim=-1).float().cpu().numpy()
+        return vector
+
+    def _header(self, role: Literal["query", "document"]) -> list[int]:
+        told = self._how.query_instruction if role == "query" else self._how.document_instruction
+        return embedding_header(self._tokenizer, told)
+
+    @torch.inference_mode()
+    def _encode(self, texts: Sequence[str], header: list[int]) -> np.ndarray:
         room = self._longest - len(header)
         ids = [text[:room] for text in encode_documents(self._tokenizer, [text.strip() for text in texts])]
         order = sorted((index for index in range(len(ids)) if ids[index]), key=lambda index: -len(ids[index]))
