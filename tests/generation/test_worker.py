@@ -38,10 +38,10 @@ def test_shards_give_what_the_engine_and_the_scores_give(folder, model, tokenize
 
 def test_a_model_is_loaded_again_only_when_its_files_change(folder):
     arguments = {"model": str(folder), "threads": 1}
-    first = worker._load(arguments)
-    assert worker._load(arguments) is first
+    first = worker.load_shard_model(arguments)
+    assert worker.load_shard_model(arguments) is first
     weights = folder / "model.safetensors"
     later = weights.stat().st_mtime_ns + 5_000_000_000
     os.utime(weights, ns=(later, later))
-    assert worker._load(arguments) is not first
+    assert worker.load_shard_model(arguments) is not first
     assert len(worker._loaded) == 1
