@@ -22,6 +22,10 @@ class ComputeConfig(Config):
     precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto", description="Compute precision of training; auto = measured; weights stay float32."
     )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Compute the inside of each layer again in the backward pass: less memory, a third more work.",
+    )
     generation_workers: NonNegativeInt = Field(default=0, description="Ray workers for generation; 0 = as training.")
     shard_rows: PositiveInt = Field(
         default=64, description="Prompts of one generation shard; a finished shard is kept through a crash."

@@ -23,6 +23,7 @@ from torch import nn
 from genai_core.config.compute import ComputeConfig
 from genai_core.data.mixing import visits_of_step
 from genai_core.errors import ConfigError
+from genai_core.models.recompute import recomputes_layers
 from genai_core.objectives.base import Weighted
 from genai_core.training.checkpoint import Events, Keeper
 from genai_core.training.parallel import Group
@@ -239,7 +240,9 @@ def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
     config = model.config
     seq_len = len(rows.take([0])[0].input_ids)
     # per layer: two norms, q k v, attention output, residuals (~12 widths), and gate, up, their product (~4 of d_ff)
-    per_token = config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size) * 4
+    inside = (12 * config.hidden_size + 4 * config.intermediate_size) * 4
+    layers = config.num_hidden_layers
+    per_token = inside + layers * config.hidden_size * 4 if recomputes_layers(model) else layers * inside
     if group.device.type == "cuda":
         free = torch.cuda.mem_get_info(group.device)[0]
     else:

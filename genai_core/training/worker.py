@@ -33,6 +33,7 @@ from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
 from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
+from genai_core.models.recompute import keep_activations, recompute_layers
 from genai_core.models.resolve import base_at
 from genai_core.objectives.registry import build_objectives
 from genai_core.storage.artifact import ArtifactRef
@@ -100,6 +101,8 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     config = given.training
     tokenizer = load_tokenizer(Path(given.tokenizer))
     model = prepare_model(given, tokenizer, group)
+    if given.compute.activation_checkpointing:
+        recompute_layers(model)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)
@@ -150,6 +153,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     )
     figures = engine.run()
     usual_kernels(model)
+    keep_activations(model)
     if group.leads:
         _write_model(model, tokenizer, config, Path(given.output))
         _write_json(keeper.path / SUMMARY, summarise(figures))
