@@ -380,7 +380,15 @@ class Muon(Config):
     weight_decay: NonNegativeFloat = Field(default=0.1, description="Decoupled decay of the layers' matrices.")
 
 
-Optimizer = Annotated[AdamW | Muon, Field(discriminator="kind")]
+class Sgd(Config):
+    """Gradient descent with momentum, without decay; the inner optimizer of plain local SGD, and a yardstick."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: PositiveFloat = Field(default=0.1, description="Peak learning rate.")
+    momentum: Fraction = Field(default=0.0, description="Decay of the momentum; 0 = none.")
+
+
+Optimizer = Annotated[AdamW | Muon | Sgd, Field(discriminator="kind")]
 
 
 class Wsd(Config):
@@ -420,6 +428,29 @@ class ShorterRows(Config):
     end: Fraction = Field(gt=0, lt=1, description="Part of the training's steps after which it ends.")
 
 
+class EveryStep(Config):
+    """Gradients are added up over all workers in every step; their number does not show."""
+
+    kind: Literal["every_step"] = "every_step"
+
+
+class LocalSgd(Config):
+    """Workers that learn alone and share what they learned every few steps (local SGD; DiLoCo, arXiv 2311.08105)."""
+
+    kind: Literal["local_sgd"] = "local_sgd"
+    workers: PositiveInt = Field(
+        default=4, description="Workers; each step's rows are shared among them. Any number of processes may run them."
+    )
+    inner_steps: PositiveInt = Field(default=25, description="Steps between two exchanges.")
+    outer_learning_rate: PositiveFloat = Field(
+        default=0.7, description="Step along the workers' mean progress; 1 with outer_momentum 0 = their mean weights."
+    )
+    outer_momentum: Fraction = Field(default=0.9, lt=1, description="Decay of the outer momentum (Nesterov).")
+
+
+Exchange = Annotated[EveryStep | LocalSgd, Field(discriminator="kind")]
+
+
 class TrainingConfig(Config):
     """How one model is trained; everything here defines the result."""
 
@@ -437,6 +468,9 @@ class TrainingConfig(Config):
     )
     optimizer: Optimizer = Field(default=AdamW(), description="The update rule.")
     schedule: Schedule = Field(default=Wsd(), description="The learning rate over the steps.")
+    exchange: Annotated[Exchange, LeftOutWhile(EveryStep())] = Field(
+        default=EveryStep(), description="What workers tell each other, and when."
+    )
     max_grad_norm: PositiveFloat = Field(default=1.0, description="A gradient with a larger norm is scaled down to it.")
     spikes: SpikeConfig = Field(default=SpikeConfig(), description="What happens to bad steps.")
     checkpoint_every_steps: PositiveInt = Field(
@@ -469,6 +503,26 @@ class TrainingConfig(Config):
     def length_at(self, step: int) -> int | None:
         """Return the tokens that the rows of a step are cut to; None leaves them whole."""
         return next((phase.seq_len for phase in self.curriculum if step < phase.end * self.steps), None)
+
+    @model_validator(mode="after")
+    def _rounds_are_whole(self) -> TrainingConfig:
+        exchange = self.exchange
+        if not isinstance(exchange, LocalSgd):
+            return self
+        every = exchange.inner_steps
+        for name in ("steps", "checkpoint_every_steps", "evaluate_every_steps"):
+            value = getattr(self, name)
+            if value % every:
+                raise ValueError(
+                    f"{name}={value:,} is not a multiple of exchange.inner_steps={every:,}: between two exchanges there is no "
+                    f"shared model. Set it to {max(1, round(value / every)) * every:,}, or change inner_steps."
+                )
+        if exchange.workers > self.rows_per_step():
+            raise ValueError(
+                f"exchange.workers={exchange.workers:,} is more than the {self.rows_per_step():,} rows of a step. "
+                "Lower it, or raise global_batch_tokens."
+            )
+        return self
 
     def rows_per_step(self) -> int:
         """Packed rows in one optimizer step."""

@@ -50,7 +50,8 @@ from genai_core.training.bench_peers import (
     run_trainer_padded,
 )
 from genai_core.training.checkpoint import CheckpointFolder
-from genai_core.training.engine import Engine, Silence
+from genai_core.training.engine import Engine
+from genai_core.training.log import Silence
 from genai_core.training.parallel import Group
 from genai_core.training.plan import has_bfloat16
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision

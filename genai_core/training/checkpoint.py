@@ -4,6 +4,7 @@
         model.safetensors        what is trained
         optimizer.safetensors    momenta, moments and step counts
         rng.safetensors          torch's generator
+        worker-00000.safetensors ...   moments of each worker of local SGD, and outer.safetensors, if it is that
         state.json               step, tokens seen, skipped steps, roll-backs, spike detector
         manifest.json            size and sha256 of each
 
@@ -16,8 +17,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,8 +82,20 @@ class CheckpointFolder:
         self._every = every
         self._root = keeper.path / FOLDER
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        others: Iterable[Mapping[str, Mapping[str, Tensor]]] = (),
+    ) -> None:
         """Write a checkpoint, then delete those that are no longer needed.
+
+        Args:
+            step: of the run.
+            tensors: by file and name.
+            state: JSON.
+            others: more files, those of one other rank after another; each is written before the next is asked for.
 
         Raises:
             DiskFullError: no space; what there was is untouched.
@@ -91,8 +105,9 @@ class CheckpointFolder:
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir(parents=True)
-            for part, content in tensors.items():
-                save_file(dict(content), draft / f"{part}.safetensors")
+            for parts in chain((tensors,), others):
+                for part, content in parts.items():
+                    save_file(dict(content), draft / f"{part}.safetensors")
             _write_json(draft / STATE, {**state, "step": step})
             files = sorted(path.name for path in draft.iterdir())
             entries = {file: [(draft / file).stat().st_size, digest_file(draft / file)] for file in files}

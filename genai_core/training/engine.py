@@ -14,60 +14,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from genai_core.config.training import TrainingConfig
+from genai_core.config.training import LocalSgd, TrainingConfig
 from genai_core.data.order import rows_for_step
 from genai_core.errors import ConfigError, InterruptedRunError, TrainingDivergedError
 from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
 from genai_core.training.diagnosis import describe_divergence, largest_gradients, worst_rows
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
-from genai_core.training.optimizers import make_optimizers
+from genai_core.training.local_sgd import LocalWorkers, RoundFigures, describe_skips
+from genai_core.training.log import Log, Silence
+from genai_core.training.optimizers import Optimizers, make_optimizers
 from genai_core.training.parallel import Group
 from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
 from genai_core.training.spikes import SpikeDetector
-from genai_core.training.state import Counters, blank_tensors, read_tensors, write_tensors
+from genai_core.training.state import Counters, read_back, read_tensors
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, StepFigures, accumulate_gradients, noise_seed
 
 CURVE_ROWS = 64
 """Held-out rows behind each point of the curve; the last figure of a run is over all of them."""
-
-
-class Log(Protocol):
-    """What of a Journal the engine needs."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record metrics of a step."""
-        ...
-
-    def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
-        """Record how far the run is."""
-        ...
-
-    def event(self, message: str, **data: Any) -> None:
-        """Record something worth telling."""
-        ...
-
-
-class Silence:
-    """The log of a rank that does not write."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record nothing."""
-
-    def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
-        """Record nothing."""
-
-    def event(self, message: str, **data: Any) -> None:
-        """Record nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +116,8 @@ class Engine:
         self._should_stop = should_stop
         self._optimizers = make_optimizers(model, config.optimizer)
         self._detector = SpikeDetector(config.spikes)
+        exchange = config.exchange
+        self._local = LocalWorkers(model, config, exchange, group) if isinstance(exchange, LocalSgd) else None
         self._counters = Counters()
         self._attempt_tokens = 0
         self._attempt_seconds = 0.0
@@ -160,7 +135,10 @@ class Engine:
         while self._counters.step < self._config.steps:
             if self._group.any(self._should_stop()):
                 self._stop()
-            self._make_step()
+            if self._local is None:
+                self._make_step()
+            else:
+                self._make_round(self._local)
             step = self._counters.step
             last = step == self._config.steps
             if self._held_out is not None and (last or step % self._config.evaluate_every_steps == 0):
@@ -182,6 +160,8 @@ class Engine:
         state = self._restore(found)
         if state is None:
             self._group.broadcast_([parameter.data for parameter in self._model.parameters()])
+            if self._local is not None:
+                self._local.begin()
             self._save()
             return
         self._counters = Counters(**state["counters"])
@@ -191,9 +171,7 @@ class Engine:
         started = time.monotonic()
         config, step = self._config, self._counters.step
         visits = rows_of_step(self._rows, config, step)
-        size, own = self._micro_batch_rows, self._group.share(range(len(visits.indices)))
-        parts = [slice(at, min(at + size, own.stop)) for at in range(own.start, own.stop, size)]
-        batches = [visits.take(part, self._group.device) for part in parts]
+        batches = visits.micro_batches(self._group.share, self._micro_batch_rows, self._group.device)
         seeds = [noise_seed(config.seed, step, micro_step, self._group.rank) for micro_step in range(len(batches))]
         if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
             self._compare_terms(batches, seeds)
@@ -217,6 +195,62 @@ class Engine:
         self._attempt_tokens += tokens
         self._attempt_seconds += seconds
         self._tell(figures, grad_norm, config.optimizer.learning_rate * share, tokens / seconds)
+
+    def _make_round(self, local: LocalWorkers) -> None:
+        """Make the steps between two exchanges; all is told, and judged, at their end."""
+        started = time.monotonic()
+        config, counters, first = self._config, self._counters, self._counters.step
+
+        def descend(
+            optimizers: Optimizers, batches: Sequence[Batch], seeds: Sequence[int], progress: float
+        ) -> StepFigures:
+            optimizers.zero_grad()
+            return accumulate_gradients(
+                self._model,
+                self._objectives,
+                batches,
+                group=Group(0, 1, self._group.device),
+                precision=self._precision,
+                seeds=seeds,
+                progress=progress,
+                frozen=self._frozen,
+            )
+
+        found = local.make_round(first, self._rows, self._micro_batch_rows, descend)
+        tokens = config.rows_per_step() * config.seq_len
+        seconds = time.monotonic() - started
+        self._attempt_seconds += seconds
+        self._attempt_tokens += tokens * len(found.steps)
+        for one in found.steps:
+            if math.isfinite(one.figures.loss):  # else no worker took the step
+                counters.note_loss(one.figures.loss)
+            counters.skipped += one.skipped
+            share = rate_share(config.schedule, counters.step, config.steps)
+            counters.step += 1
+            counters.tokens_seen += tokens
+            self._tell(
+                one.figures, one.grad_norm, config.optimizer.learning_rate * share, tokens * len(found.steps) / seconds
+            )
+        self._log.metrics(counters.step, {f"local_sgd/{name}": value for name, value in found.outer.items()})
+        counters.skipped_in_a_row = found.skipped_in_a_row
+        if any(one.skipped for one in found.steps):
+            self._judge_skips(local, first, found)
+
+    def _judge_skips(self, local: LocalWorkers, first: int, found: RoundFigures) -> None:
+        """Tell which workers skipped; past the budget go back, past that budget too give up."""
+        counters, budget = self._counters, self._config.spikes
+        told = describe_skips(found)
+        self._log.event(f"{told['skipped']} worker steps skipped in the round of step {first}", step=first, **told)
+        if found.skipped_in_a_row <= budget.skip_budget:
+            return
+        reason = f"a worker skipped {found.skipped_in_a_row} steps in a row ({'; '.join(found.reasons[:2])})"
+        if counters.rollbacks >= budget.rollback_budget:
+            raise TrainingDivergedError(
+                f"Training diverged in the round of step {first}: {reason}, after every skip and roll-back that its budget "
+                "allows. Lower optimizer.learning_rate, exchange.outer_learning_rate or exchange.inner_steps."
+            )
+        self._go_back(reason)
+        local.forget_skips()
 
     def _descend(self, objectives: Sequence[Weighted], batches: Sequence[Batch], seeds: Sequence[int]) -> StepFigures:
         self._optimizers.zero_grad()
@@ -302,6 +336,11 @@ class Engine:
                 frozen=self._frozen,
             )
             raise TrainingDivergedError(describe_divergence(reason, counters.step, figures.terms, rows, gradients))
+        self._go_back(reason)
+
+    def _go_back(self, reason: str) -> None:
+        """Return to the weights of the last checkpoint that a roll-back may return to."""
+        counters, budget = self._counters, self._config.spikes
         counters.rollbacks += 1
         counters.skipped_in_a_row = 0
         found = self._checkpoints.newest(for_rollback=True) if self._group.leads else None
@@ -318,32 +357,41 @@ class Engine:
 
     def _restore(self, checkpoint: Checkpoint | None) -> dict[str, Any] | None:
         """Put rank 0's checkpoint into every rank's weights, moments and detector; return its state, None if none."""
-        moments = checkpoint is not None and bool(checkpoint.tensors["optimizer"])
-        told = None if checkpoint is None else {"state": dict(checkpoint.state), "moments": moments}
-        told = self._group.broadcast_json(told)
-        if told is None:
+        local = self._local
+        if local is not None:
+            local.forget()
+        state = read_back(
+            checkpoint,
+            self._model,
+            self._optimizers,
+            self._group,
+            more=local.restore_tensor if local is not None else None,
+        )
+        if state is None:
             return None
-        if checkpoint is not None:
-            tensors = {
-                part: {
-                    name: tensor.to(self._group.device) if part != "rng" else tensor for name, tensor in content.items()
-                }
-                for part, content in checkpoint.tensors.items()
-            }
-        else:
-            tensors = blank_tensors(self._model, self._optimizers, moments=told["moments"])
-        for part in ("model", "optimizer"):
-            self._group.broadcast_([tensors[part][name] for name in sorted(tensors[part])])
-        write_tensors(self._model, self._optimizers, tensors)
-        self._detector.restore(told["state"]["grad_norms"])
-        state: dict[str, Any] = told["state"]
+        self._detector.restore(state["grad_norms"])
+        if local is not None:
+            local.begin()
+            local.restore_state(state["workers"])
         return state
 
     def _save(self) -> None:
         """Write a checkpoint, but never in the middle of skipped steps: what it holds may be the reason for them."""
-        if self._group.leads and not self._counters.skipped_in_a_row:
-            state = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
-            self._checkpoints.save(self._counters.step, read_tensors(self._model, self._optimizers), state)
+        if self._counters.skipped_in_a_row:
+            return
+        state: dict[str, Any] = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
+        tensors = read_tensors(self._model, self._optimizers)
+        if self._local is None:
+            if self._group.leads:
+                self._checkpoints.save(self._counters.step, tensors, state)
+            return
+        own = self._local.tensors()
+        state["workers"] = self._local.state()
+        others = self._group.hand_over(own)
+        if self._group.leads:
+            self._checkpoints.save(self._counters.step, {**tensors, **own}, state, others)
+        else:
+            list(others)
 
     def _stop(self) -> None:
         self._save()

@@ -3,6 +3,7 @@
     adamw   all parameters; matrices decay, vectors (norms, biases, DoRA magnitudes) do not
     muon    the matrices between embeddings and head: momentum, then the nearest orthogonal matrix (Jordan et al. 2024,
             kellerjordan.github.io/posts/muon); embeddings, head and vectors stay with AdamW
+    sgd     all parameters, momentum if asked for, no decay
 
 Muon's step on an (A, B) matrix is scaled by sqrt(max(1, A / B)), its author's choice, so its learning rate is a length:
 0.02 moves every singular direction of a square matrix by 0.02 a step.
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from genai_core.config.training import AdamW, Muon, Optimizer
+from genai_core.config.training import AdamW, Muon, Optimizer, Sgd
 from genai_core.training.muon import BatchedMuon
 
 
@@ -53,16 +54,6 @@ class Optimizers:
         for part in self._parts:
             part.state.clear()
 
-    def blank_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Return tensors of the names and shapes that `state_of` has after a step."""
-        if isinstance(self._owner[parameter], torch.optim.Muon):
-            return {"momentum_buffer": torch.empty_like(parameter)}
-        return {
-            "step": torch.zeros((), device=parameter.device),
-            "exp_avg": torch.empty_like(parameter),
-            "exp_avg_sq": torch.empty_like(parameter),
-        }
-
 
 def make_optimizers(model: nn.Module, config: Optimizer) -> Optimizers:
     """Return the update rule of a model's trained parameters, tied ones once."""
@@ -70,6 +61,8 @@ def make_optimizers(model: nn.Module, config: Optimizer) -> Optimizers:
     match config:
         case AdamW():
             return Optimizers([_adamw(parameters, config.learning_rate, config)])
+        case Sgd():
+            return Optimizers([torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)])
         case Muon():
             outer = _embeddings(model)
             hidden = [parameter for parameter in parameters if parameter.ndim == 2 and parameter not in outer]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Group:
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        self.sent_bytes = 0
+        """What this rank has sent so far to add up gradients, or workers' progress, over the ranks."""
 
     @property
     def leads(self) -> bool:
@@ -35,7 +37,28 @@ class Group:
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors over the ranks, in place, in flat buckets; every rank ends with the same bits."""
-        self._in_buckets(tensors, lambda flat: dist.all_reduce(flat, op=dist.ReduceOp.SUM))
+        self._in_buckets(tensors, self._all_reduce)
+
+    def sum_ordered(self, rows: Tensor) -> Tensor:
+        """Return the sum of the rows of all ranks, added rank by rank and row by row: the same bits however many ranks.
+
+        Every rank adds up one slice and hands it round: a rank sends (m + 1) (W - 1) / W times n numbers, with one row
+        each as many as an all-reduce in a ring.
+
+        Args:
+            rows: (m, n), equally many on every rank; on its device. The result is (n,).
+        """
+        if self.world_size > 1:
+            size, width = self.world_size, -(-rows.shape[1] // self.world_size)
+            padded = torch.nn.functional.pad(rows, (0, size * width - rows.shape[1]))
+            slices = padded.view(len(rows), size, width).transpose(0, 1).contiguous()  # (W, m, n / W)
+            theirs = torch.empty_like(slices)
+            dist.all_to_all_single(theirs, slices)
+            whole = rows.new_empty(size * width)
+            dist.all_gather_into_tensor(whole, _add_rows(theirs.flatten(0, 1)))
+            self.sent_bytes += (len(rows) + 1) * (size - 1) * width * rows.itemsize
+            return whole[: rows.shape[1]]
+        return _add_rows(rows)
 
     def max_(self, tensor: Tensor) -> None:
         """Keep the largest value over the ranks, elementwise, in place."""
@@ -67,6 +90,63 @@ class Group:
         dist.broadcast(buffer, src=0)
         return json.loads(bytes(buffer.cpu().tolist()))
 
+    def gather_json(self, value: Any) -> list[Any]:
+        """Return the JSON values of all ranks, in their order."""
+        if self.world_size == 1:
+            return [value]
+        line = torch.tensor(list(json.dumps(value).encode() + b"\n"), dtype=torch.uint8, device=self.device)
+        whole, _ = self.gather_rows(line)
+        return [json.loads(one) for one in bytes(whole.cpu().tolist()).splitlines()]
+
+    def stream(self, parts: Mapping[str, Mapping[str, Tensor]] | None) -> Iterator[tuple[str, str, Tensor]]:
+        """Give rank 0's tensors to every rank, one after another: (part, name, tensor on this rank's device).
+
+        Args:
+            parts: rank 0's; None on the others.
+        """
+        told = [
+            [part, name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+            for part, content in sorted((parts or {}).items())
+            for name, tensor in sorted(content.items())
+        ]
+        for part, name, shape, dtype in self.broadcast_json(told):
+            if parts is not None:
+                tensor = parts[part][name].to(self.device)
+            else:
+                tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+            self.broadcast_([tensor])
+            yield part, name, tensor
+
+    def hand_over(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Mapping[str, Mapping[str, Tensor]]]:
+        """Send tensors to rank 0, one rank after another; it gets those of each other rank on its own device.
+
+        Args:
+            parts: this rank's; rank 0's are not sent.
+        """
+        if self.world_size == 1:
+            return
+        shapes = {
+            part: {name: [list(one.shape), str(one.dtype).removeprefix("torch.")] for name, one in content.items()}
+            for part, content in parts.items()
+        }
+        headers = self.gather_json(shapes)
+        if not self.leads:
+            for part, content in headers[self.rank].items():
+                for name in content:
+                    if parts[part][name].numel():
+                        dist.send(parts[part][name].to(self.device).contiguous(), dst=0)
+            return
+        for source, header in enumerate(headers[1:], start=1):
+            received: dict[str, dict[str, Tensor]] = {}
+            for part, content in header.items():
+                received[part] = {}
+                for name, (shape, dtype) in content.items():
+                    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+                    if tensor.numel():
+                        dist.recv(tensor, src=source)
+                    received[part][name] = tensor
+            yield received
+
     def gather_rows(self, rows: Tensor) -> tuple[Tensor, int]:
         """Return the rows of all ranks in rank order, and where this rank's begin.
 
@@ -93,6 +173,10 @@ class Group:
         start = self.rank * base + min(self.rank, extra)
         return rows[start : start + base + (self.rank < extra)]
 
+    def _all_reduce(self, flat: Tensor) -> None:
+        dist.all_reduce(flat, op=dist.ReduceOp.SUM)
+        self.sent_bytes += 2 * (self.world_size - 1) * flat.numel() * flat.itemsize // self.world_size  # in a ring
+
     def _in_buckets(self, tensors: Iterable[Tensor], collective: Any) -> None:
         if self.world_size == 1:
             return
@@ -101,6 +185,14 @@ class Group:
             collective(flat)
             for tensor, whole in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
                 tensor.copy_(whole)
+
+
+def _add_rows(rows: Tensor) -> Tensor:
+    """Return the sum of rows in their order; `sum` would choose another order for another width."""
+    total = rows[0].clone()
+    for row in rows[1:]:
+        total += row
+    return total
 
 
 def _cut_buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -6,7 +6,7 @@ that nothing before a cut is seen behind it. The number of tokens stays, the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,6 +79,20 @@ class StepRows:
         pieces = len(self.noise.noise) // len(self.indices)
         noise = self.noise[part.start * pieces : part.stop * pieces]
         return take_batch(self.rows, self.indices[part], noise, device, self.length)
+
+    def micro_batches(
+        self, share: Callable[[range], range], micro_batch_rows: int, device: torch.device
+    ) -> list[dict[str, Tensor]]:
+        """Return one share of the rows in micro-batches.
+
+        Args:
+            share: gives the contiguous part of the R visits that is computed here.
+            micro_batch_rows: rows in one pass.
+            device: where the batches go.
+        """
+        own = share(range(len(self.indices)))
+        parts = [slice(at, min(at + micro_batch_rows, own.stop)) for at in range(own.start, own.stop, micro_batch_rows)]
+        return [self.take(part, device) for part in parts]
 
 
 def rows_of_step(rows: Rows, config: TrainingConfig, step: int) -> StepRows:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genai_core.training.checkpoint import Checkpoint
 from genai_core.training.optimizers import Optimizers
+from genai_core.training.parallel import Group
 
 RECENT_STEPS = 10
 
@@ -59,32 +61,44 @@ def read_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, dict[str
 
 
 @torch.no_grad()
-def write_tensors(model: nn.Module, optimizers: Optimizers, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Put weights, moments and random state back as `read_tensors` found them.
+def read_back(
+    checkpoint: Checkpoint | None,
+    model: nn.Module,
+    optimizers: Optimizers,
+    group: Group,
+    more: Callable[[str, str, Tensor], None] | None = None,
+) -> dict[str, Any] | None:
+    """Put rank 0's checkpoint into every rank's weights and moments; return its JSON state, None if there is none.
+
+    Args:
+        checkpoint: rank 0's; None on the others.
+        model: its trained weights are overwritten.
+        optimizers: its moments are.
+        group: the ranks.
+        more: is given (file, name, tensor) of the other files.
 
     Raises:
         KeyError: the tensors are of another model.
     """
-    parameters = trained_parameters(model)
-    if set(parameters) != set(tensors["model"]):
-        raise KeyError(f"weights of other names: {sorted(set(parameters) ^ set(tensors['model']))[:4]}")
+    state: dict[str, Any] | None = group.broadcast_json(None if checkpoint is None else dict(checkpoint.state))
+    if state is None:
+        return None
+    parts = None
+    if checkpoint is not None:
+        parts = {part: content for part, content in checkpoint.tensors.items() if part != "rng"}
+        torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
+    parameters, missing = trained_parameters(model), set(trained_parameters(model))
     optimizers.forget()
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors["model"][name])
-    for full, value in tensors["optimizer"].items():
-        name, _, key = full.rpartition("/")
-        parameter = parameters[name]
-        # the step count stays where fused AdamW keeps it: beside its parameter, float32
-        optimizers.state_of(parameter)[key] = value.to(parameter.device, copy=True)
-    torch.set_rng_state(tensors["rng"]["torch"])
-
-
-def blank_tensors(model: nn.Module, optimizers: Optimizers, *, moments: bool) -> dict[str, dict[str, Tensor]]:
-    """Return tensors of the shapes that `read_tensors` gives, for a rank that is about to be told their values."""
-    parameters = trained_parameters(model)
-    blank = {"model": {name: torch.empty_like(parameter) for name, parameter in parameters.items()}, "optimizer": {}}
-    if moments:
-        for name, parameter in parameters.items():
-            for key, value in optimizers.blank_state(parameter).items():
-                blank["optimizer"][f"{name}/{key}"] = value
-    return {**blank, "rng": {"torch": torch.get_rng_state()}}
+    for part, full, value in group.stream(parts):
+        if part == "model":
+            parameters[full].copy_(value)
+            missing.discard(full)
+        elif part == "optimizer":
+            name, _, key = full.rpartition("/")
+            # the step count stays where fused AdamW keeps it: beside its parameter, float32
+            optimizers.state_of(parameters[name])[key] = value.clone()
+        elif more is not None:
+            more(part, full, value)
+    if missing:
+        raise KeyError(f"weights that the checkpoint does not have: {sorted(missing)[:4]}")
+    return state

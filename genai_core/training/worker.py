@@ -40,8 +40,9 @@ from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 from genai_core.training.checkpoint import CheckpointFolder, Keeper
-from genai_core.training.engine import Engine, Log, RunFigures, Silence
+from genai_core.training.engine import Engine, RunFigures
 from genai_core.training.evaluate import HeldOut
+from genai_core.training.log import Log, Silence
 from genai_core.training.parallel import Group, join_group
 from genai_core.training.plan import Plan, resolve_plan
 from genai_core.training.step import states_at
