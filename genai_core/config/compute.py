@@ -22,6 +22,10 @@ class ComputeConfig(Config):
     precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto", description="Compute precision of training; auto = measured; weights stay float32."
     )
+    sharding: Literal["none", "fully_shard"] = Field(
+        default="none",
+        description="'fully_shard': weights, gradients and moments are cut over the workers (FSDP2); 'none': each has all.",
+    )
     activation_checkpointing: bool = Field(
         default=False,
         description="Compute the inside of each layer again in the backward pass: less memory, a third more work.",

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from genai_core.errors import ModelError
 from genai_core.models.encoders import encoder_states, is_encoder, transform_states
 
+RUN_DECODER = "run_decoder"
+"""Method of a causal model that runs its decoder within its own hooks, where it has one (training/sharding.py)."""
+
 
 def causal_model(model: Any) -> Any:
     """Return the transformers model with its head; of an adapted model, the base with the adapter's layers in it."""
@@ -52,7 +55,7 @@ def hidden_states(
                 "with objective.kind='masked_lm' (or 'masked_diffusion', 'linked_lm'), or use a decoder as base."
             )
         return encoder_states(inner, input_ids, position_ids, seen, token_types)
-    decoder = inner.get_decoder()
+    decoder = getattr(inner, RUN_DECODER, None) or inner.get_decoder()
     # a mask of four dimensions is taken as it is, by every attention and by decoders as by encoders
     mask = None if seen is None else seen.unsqueeze(1)
     out: Tensor = decoder(

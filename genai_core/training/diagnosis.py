@@ -12,6 +12,7 @@ from torch import Tensor
 from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
 from genai_core.training.rows import StepRows
+from genai_core.training.sharding import whole
 from genai_core.training.state import trained_parameters
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, run_forward, view_of
 
@@ -21,7 +22,7 @@ SHOWN = 5
 def largest_gradients(model: Any, shown: int = SHOWN) -> list[tuple[str, float]]:
     """Return the parameters with the largest gradient norms, those that are not finite first."""
     norms = [
-        (name, float(parameter.grad.norm()))
+        (name, float(whole(parameter.grad.norm())))
         for name, parameter in trained_parameters(model).items()
         if parameter.grad is not None
     ]
@@ -48,10 +49,12 @@ def worst_rows(
         visits: the rows of the step.
         progress: of the training.
         precision: of the matrix products.
-        group: the rows are shared over its ranks.
+        group: the rows are shared over its ranks; if those hold cuts of the model, no row is looked at.
         frozen: the other models that objectives ask.
         shown: how many are returned.
     """
+    if group.shards:  # one row at a time, the ranks would make different passes
+        return []
     plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective) and one.is_active(progress)]
     losses: list[Tensor] = []
     for visit in group.share(range(len(visits.indices))):
@@ -82,7 +85,7 @@ def describe_divergence(
     return (
         f"Training diverged at step {step}: {reason}, after every skip and roll-back that its budget allows.\n"
         f"  terms:     {', '.join(f'{name} {value:.4g}' for name, value in terms.items())}\n"
-        f"  rows:      {', '.join(f'#{index} loss {loss:.4g}' for index, loss in rows)}\n"
+        f"  rows:      {', '.join(f'#{index} loss {loss:.4g}' for index, loss in rows) or 'not looked at under compute.sharding'}\n"
         f"  gradients: {', '.join(f'{name} {norm:.3g}' for name, norm in gradients)}\n"
         "Lower optimizer.learning_rate or max_grad_norm, lengthen schedule.warmup_fraction, or look at those rows."
     )

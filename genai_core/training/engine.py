@@ -35,6 +35,7 @@ from genai_core.training.optimizers import Optimizers, make_optimizers
 from genai_core.training.parallel import Group
 from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
+from genai_core.training.sharding import check_sharding, name_cuts, settle, whole
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.state import Counters, read_back, read_tensors
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, StepFigures, accumulate_gradients, noise_seed
@@ -93,8 +94,10 @@ class Engine:
             should_stop: asked before every step.
 
         Raises:
-            ConfigError: more ranks than rows in a step.
+            ConfigError: more ranks than rows in a step, or cut weights with what cannot be computed on them.
         """
+        if group.shards:
+            check_sharding(config)
         rows_per_step = config.rows_per_step()
         if group.world_size > rows_per_step:
             raise ConfigError(
@@ -159,7 +162,8 @@ class Engine:
         found = self._checkpoints.newest() if self._group.leads else None
         state = self._restore(found)
         if state is None:
-            self._group.broadcast_([parameter.data for parameter in self._model.parameters()])
+            if not self._group.shards:
+                self._group.broadcast_([parameter.data for parameter in self._model.parameters()])
             if self._local is not None:
                 self._local.begin()
             self._save()
@@ -271,7 +275,7 @@ class Engine:
 
     def _gradient_norm(self) -> torch.Tensor:
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return whole(torch.nn.utils.get_total_norm(gradients))
 
     def _compare_terms(self, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
         """Tell how large each objective's own gradient is, from a pass of its own; the noise is the step's."""
@@ -380,16 +384,17 @@ class Engine:
         if self._counters.skipped_in_a_row:
             return
         state: dict[str, Any] = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
-        tensors = read_tensors(self._model, self._optimizers)
-        if self._local is None:
+        own = name_cuts(read_tensors(self._model, self._optimizers), self._group)
+        if self._local is not None:
+            own = {**(own if self._group.leads else {}), **self._local.tensors()}
+            state["workers"] = self._local.state()
+        elif not self._group.shards:
             if self._group.leads:
-                self._checkpoints.save(self._counters.step, tensors, state)
+                self._checkpoints.save(self._counters.step, own, state)
             return
-        own = self._local.tensors()
-        state["workers"] = self._local.state()
         others = self._group.hand_over(own)
         if self._group.leads:
-            self._checkpoints.save(self._counters.step, {**tensors, **own}, state, others)
+            self._checkpoints.save(self._counters.step, own, state, others)
         else:
             list(others)
 
@@ -410,7 +415,7 @@ class Engine:
 
     def _measure_rows(self, indices: Sequence[int] | np.ndarray) -> HeldOutLoss:
         assert self._held_out is not None
-        return measure_heldout(
+        found = measure_heldout(
             self._model,
             self._objectives,
             self._held_out,
@@ -419,6 +424,8 @@ class Engine:
             precision=self._precision,
             group=self._group,
         )
+        settle(self._model)
+        return found
 
 
 def _sayable(value: float) -> float | str:

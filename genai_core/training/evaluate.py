@@ -75,11 +75,18 @@ def measure_heldout(
     token_bytes = held_out.token_bytes.to(group.device)
     sums = torch.zeros(4, dtype=torch.float64, device=group.device)  # nll, tokens, nll of text, bytes
     own = group.share(indices)
-    for start in range(0, len(own), batch_rows):
+    # cut weights: every rank makes as many passes as the one with most rows
+    most = -(-len(indices) // group.world_size) if group.shards else len(own)
+    for start in range(0, most, batch_rows):
         part = own[start : start + batch_rows]
+        blank = not len(part)
+        if blank:
+            part = indices[:1]
         batch = take_batch(held_out.rows, part, noise_of_rows(part), group.device)
         view = view_of(Weighted(objective, 1.0), batch, progress=1.0)
         outputs = run_forward(model, [objective], view, precision)
+        if blank:
+            continue
         nll = objective.token_losses(outputs, view).double()
         counted = objective.counted(view)
         sizes = token_bytes[batch["labels"].clamp_min(0)] * counted

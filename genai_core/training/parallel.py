@@ -27,6 +27,9 @@ class Group:
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        self.shards = False
+        """Whether the ranks hold cuts of one model: its gradients come summed, and all must make the same passes."""
+
         self.sent_bytes = 0
         """What this rank has sent so far to add up gradients, or workers' progress, over the ranks."""
 

@@ -165,6 +165,9 @@ def _fill_in(
     given: Precision | None = None if compute.precision == "auto" else compute.precision
     precision = given or (earlier.precision if earlier else None)
     micro = compute.micro_batch_rows or (earlier.micro_batch_rows if earlier else 0)
+    if compute.sharding == "fully_shard" and group.world_size > 1:  # rank 0 alone can measure nothing
+        precision = precision or ("bfloat16" if has_bfloat16(group.device) else "float32")
+        micro = micro or USUAL_ROWS
     if precision is None or not micro:
         precision, micro = _measure(model, objectives, rows, precision, micro, most=most, group=group, frozen=frozen)
     return Plan(precision, threads, min(micro, most), group.world_size)

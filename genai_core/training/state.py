@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genai_core.training.checkpoint import Checkpoint
 from genai_core.training.optimizers import Optimizers
 from genai_core.training.parallel import Group
+from genai_core.training.sharding import copy_into, join_cuts, own_cut
 
 RECENT_STEPS = 10
 
@@ -46,15 +47,15 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def read_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, dict[str, Tensor]]:
-    """Return weights, moments and random state by file and name; views, not copies."""
+    """Return weights, moments and random state by file and name, of cut ones this rank's cut; views, not copies."""
     parameters = trained_parameters(model)
     moments = {
-        f"{name}/{key}": value
+        f"{name}/{key}": own_cut(value)
         for name, parameter in parameters.items()
         for key, value in optimizers.state_of(parameter).items()
     }
     return {
-        "model": {name: parameter.detach() for name, parameter in parameters.items()},
+        "model": {name: own_cut(parameter.detach()) for name, parameter in parameters.items()},
         "optimizer": moments,
         "rng": {"torch": torch.get_rng_state()},
     }
@@ -85,18 +86,20 @@ def read_back(
         return None
     parts = None
     if checkpoint is not None:
-        parts = {part: content for part, content in checkpoint.tensors.items() if part != "rng"}
+        parts = {part: content for part, content in join_cuts(checkpoint.tensors).items() if part != "rng"}
         torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
     parameters, missing = trained_parameters(model), set(trained_parameters(model))
     optimizers.forget()
     for part, full, value in group.stream(parts):
         if part == "model":
-            parameters[full].copy_(value)
+            copy_into(parameters[full], value)
             missing.discard(full)
         elif part == "optimizer":
             name, _, key = full.rpartition("/")
             # the step count stays where fused AdamW keeps it: beside its parameter, float32
-            optimizers.state_of(parameters[name])[key] = value.clone()
+            kept = torch.empty_like(parameters[name]) if value.ndim else torch.empty_like(value)
+            copy_into(kept, value)
+            optimizers.state_of(parameters[name])[key] = kept
         elif more is not None:
             more(part, full, value)
     if missing:

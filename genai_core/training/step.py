@@ -187,6 +187,8 @@ def accumulate_gradients(
         frozen: the other models that objectives ask.
     """
     objectives = [one for one in objectives if one.is_active(progress)]
+    if group.shards:
+        batches, seeds = _as_many_as_others(batches, seeds, group)
     views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]
     counts = _sum_counts(objectives, views, group)
     coupled = {
@@ -195,6 +197,7 @@ def accumulate_gradients(
             one,
             [views_of_batch[index] for views_of_batch in views],
             counts,
+            blank=_one_row(batches[0]),
             group=group,
             precision=precision,
             seeds=seeds,
@@ -206,10 +209,14 @@ def accumulate_gradients(
     means: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
     for micro_step, (own, seed) in enumerate(zip(views, seeds, strict=True)):
-        for indices in _passes(objectives, own):
+        for indices in _passes(objectives, own, blank=group.shards):
             view = own[indices[0]]
             torch.manual_seed(seed)
             asked = [objectives[index].objective for index in indices]
+            if not len(view["input_ids"]):
+                outputs = run_forward(model, asked, _one_row(batches[0]), precision, frozen)
+                torch.stack([(one * 0).sum() for one in outputs.values()]).sum().backward()
+                continue
             outputs = run_forward(model, asked, view, precision, frozen)
             total = torch.zeros((), device=view["input_ids"].device)
             for index in indices:
@@ -259,11 +266,28 @@ class _Reduced:
     metrics: dict[str, float]
 
 
-def _passes(objectives: Sequence[Weighted], views: Sequence[Batch]) -> list[list[int]]:
-    """Return which objectives share a pass, in their order; those without a row in this micro-batch need none."""
+def _as_many_as_others(
+    batches: Sequence[Batch], seeds: Sequence[int], group: Group
+) -> tuple[Sequence[Batch], Sequence[int]]:
+    """Return the micro-batches and seeds with as many without a row behind them as make every rank's equally many."""
+    most = torch.tensor([len(batches)], device=group.device)
+    group.max_(most)
+    more = int(most) - len(batches)
+    none = {name: tensor[:0] for name, tensor in batches[0].items()}
+    return [*batches, *[none] * more], [*seeds, *[0] * more]
+
+
+def _one_row(batch: Batch) -> Batch:
+    """Return one row for a pass of which nothing is wanted but that it is made."""
+    row = {name: tensor[:1] for name, tensor in batch.items()}
+    return {**row, "seen": see_segments(row["segment_ids"])}
+
+
+def _passes(objectives: Sequence[Weighted], views: Sequence[Batch], *, blank: bool) -> list[list[int]]:
+    """Return which objectives share a pass, in their order; those without a row here need none, unless blank ones count."""
     passes: dict[tuple[Any, ...], list[int]] = {}
     for index, (one, view) in enumerate(zip(objectives, views, strict=True)):
-        if len(view["input_ids"]):
+        if blank or len(view["input_ids"]):
             passes.setdefault(pass_of(one, view), []).append(index)
     return list(passes.values())
 
@@ -293,6 +317,7 @@ def _cache_gradients(
     views: Sequence[Batch],
     counts: Mapping[str, float],
     *,
+    blank: Batch,
     group: Group,
     precision: Precision,
     seeds: Sequence[int],
@@ -304,9 +329,13 @@ def _cache_gradients(
     with torch.no_grad():
         for view, seed in zip(views, seeds, strict=True):
             torch.manual_seed(seed)
-            any_rows = len(view["input_ids"]) > 0
-            outputs = run_forward(model, [objective], view, precision) if any_rows else _no_outputs(view, model)
-            parts.append(objective.represent(outputs, view))
+            if len(view["input_ids"]):
+                representation = objective.represent(run_forward(model, [objective], view, precision), view)
+            elif group.shards:
+                representation = objective.represent(run_forward(model, [objective], blank, precision), blank)[:0]
+            else:
+                representation = objective.represent(_no_outputs(view, model), view)
+            parts.append(representation)
     whole, start = group.gather_rows(torch.cat(parts))
     whole.requires_grad_(True)
     found = objective.couple(whole)
@@ -335,6 +364,8 @@ def _at_least_one(count: float) -> float:
 
 
 def _add_up_gradients(model: nn.Module, group: Group) -> None:
+    if group.shards:  # summed layer by layer, in the backward pass
+        return
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if group.world_size > 1:
         for parameter in trained:  # every rank must bring the same tensors to the collective

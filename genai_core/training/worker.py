@@ -45,6 +45,8 @@ from genai_core.training.evaluate import HeldOut
 from genai_core.training.log import Log, Silence
 from genai_core.training.parallel import Group, join_group
 from genai_core.training.plan import Plan, resolve_plan
+from genai_core.training.sharding import check_sharding, gather_weights, settle, shard_model
+from genai_core.training.state import trained_parameters
 from genai_core.training.step import states_at
 
 STOP_FILE = "stop"
@@ -104,6 +106,9 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     model = prepare_model(given, tokenizer, group)
     if given.compute.activation_checkpointing:
         recompute_layers(model)
+    is_sharded = given.compute.sharding == "fully_shard"
+    if is_sharded:
+        check_sharding(config)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)
@@ -123,6 +128,8 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         for other in frozen.values():
             other.to(torch.bfloat16)
     choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
+    if is_sharded:
+        shard_model(model, group)
     # as the engine will call it, precision included
     run_probes(
         model,
@@ -131,6 +138,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
             one.attention != "causal" for weighted in objectives for one in weighted.objective.forwards()
         ),
     )
+    settle(model)
     held_out = None
     if given.held_out:
         token_bytes = torch.from_numpy(count_token_bytes(tokenizer, head_weight(model).shape[0]))
@@ -153,6 +161,12 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         should_stop=stop_file.exists,
     )
     figures = engine.run()
+    if group.shards:
+        weights = gather_weights(trained_parameters(model), group)
+        if group.leads:
+            model = prepare_model(given, tokenizer, group)
+            for name, parameter in trained_parameters(model).items():
+                parameter.data.copy_(weights[name])
     usual_kernels(model)
     keep_activations(model)
     if group.leads:
@@ -182,7 +196,8 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
         keep_float64(model)
     if isinstance(given.training.tuning, LoraAdapter):
         model = add_adapter(model, given.training.tuning, given.training.seed)
-    return model.to(group.device)
+    # what will be cut is moved layer by layer: as a whole it may not fit
+    return model if given.compute.sharding == "fully_shard" else model.to(group.device)
 
 
 def _open_rows(given: WorkerArguments) -> PackedRows | MixedRows:
