@@ -53,6 +53,11 @@ def parse_call(text: str) -> Call:
         node = parse_expression(text)
     if not isinstance(node, ast.Call):
         raise UnreadableCallError("The answer is not a call such as module.function(argument=value).")
+    return read_call(node)
+
+
+def read_call(node: ast.Call) -> Call:
+    """Return a syntax tree's call. Raises UnreadableCallError if it spreads a name, or calls no dotted name."""
     positional: list[str] = []
     for argument in node.args:
         positional += [dump_value(value) for value in _spread(argument)]
