@@ -24,7 +24,12 @@ from genai_core.errors import DataError
 
 
 def build_pairs(
-    documents: Sequence[Document], config: Pairs, seed: int, objects: Mapping[str, Any] | None
+    documents: Sequence[Document],
+    config: Pairs,
+    seed: int,
+    objects: Mapping[str, Any] | None,
+    *,
+    documented: bool = True,
 ) -> list[Pair]:
     """Return the instruction pairs of the documents, in document order; the same for the same arguments.
 
@@ -34,6 +39,7 @@ def build_pairs(
         config: which builder, and its settings.
         seed: decides what is drawn; with a document's own id, so that other documents do not matter.
         objects: pydocs only: {dotted name: [[parameter, inspect kind, has_default], ...] or None if unknown}.
+        documented: show a pydocs object's documentation; False where documents are retrieved for the question.
 
     Raises:
         DataError: no pair comes out; says why and what to change.
@@ -42,7 +48,7 @@ def build_pairs(
         case PydocsPairs():
             if objects is None:
                 raise DataError("pairs.kind='pydocs' needs the objects of the pydocs source, and there are none.")
-            return pydocs_pairs(documents, config, seed, objects)
+            return pydocs_pairs(documents, config, seed, objects, documented=documented)
         case QuotePairs():
             return quote_pairs(documents, config, seed)
         case FieldPairs():

@@ -58,9 +58,21 @@ class Parameter:
 
 
 def pydocs_pairs(
-    documents: Sequence[Document], config: PydocsPairs, seed: int, objects: Mapping[str, Any]
+    documents: Sequence[Document],
+    config: PydocsPairs,
+    seed: int,
+    objects: Mapping[str, Any],
+    *,
+    documented: bool = True,
 ) -> list[Pair]:
     """Return the pairs of all documents, in their order, a document's calls before its name.
+
+    Args:
+        documents: with meta object, signature, kind, summary.
+        config: how many calls, and whether names are asked.
+        seed: decides what is drawn.
+        objects: {dotted name: [[parameter, inspect kind, has_default], ...] or None}.
+        documented: False asks for calls closed book, by the summary alone: what documents are retrieved for.
 
     Raises:
         DataError: no document gives a pair.
@@ -70,9 +82,12 @@ def pydocs_pairs(
     for document in documents:
         if document.meta.get("kind") not in _KINDS or document.meta.get("object") not in objects:
             continue
-        pairs += _call_pairs(document, config.calls_per_object, seed, objects[document.meta["object"]])
-        if config.names and shared[_fold(str(document.meta.get("summary") or ""))] == 1:
-            pairs += _name_pairs(document)
+        summary = _telling_summary(document, shared)
+        if documented or summary:
+            shown = "" if documented else summary
+            pairs += _call_pairs(document, config.calls_per_object, seed, objects[document.meta["object"]], shown)
+        if config.names and summary:
+            pairs += _name_pairs(document, summary)
     if not pairs:
         raise DataError(
             f"none of the {len(documents):,} documents gives an instruction pair: pairs.kind='pydocs' needs documented "
@@ -81,14 +96,21 @@ def pydocs_pairs(
     return pairs
 
 
-def _call_pairs(document: Document, wanted: int, seed: int, stored: Sequence[Sequence[Any]] | None) -> list[Pair]:
-    """Return up to `wanted` different calls; none if the signature is unknown or has no parameter to name."""
+def _call_pairs(
+    document: Document, wanted: int, seed: int, stored: Sequence[Sequence[Any]] | None, summary: str = ""
+) -> list[Pair]:
+    """Return up to `wanted` different calls; none if the signature is unknown or has no parameter to name.
+
+    With a summary the prompt shows it instead of signature and documentation.
+    """
     name = str(document.meta["object"])
     parameters = read_parameters(stored or (), str(document.meta.get("signature") or ""))
     required = [parameter for parameter in parameters if parameter.required]
     if not parameters or len(required) > _MAX_REQUIRED or parameters[0].name in ("self", "cls"):
         return []
-    signature, documentation = shown_signature(document, stored or ()), _documentation(document)
+    signature, documentation = "", summary
+    if not summary:
+        signature, documentation = shown_signature(document, stored or ()), shown_documentation(document)
     pairs: list[Pair] = []
     seen: set[str] = set()
     for index in range(wanted):
@@ -114,12 +136,17 @@ def _call_pairs(document: Document, wanted: int, seed: int, stored: Sequence[Seq
     return pairs
 
 
-def _name_pairs(document: Document) -> list[Pair]:
-    """Return the name pair, unless the summary is too short to point at one object or names it itself."""
-    name, summary = str(document.meta["object"]), collapse_spaces(str(document.meta.get("summary") or ""))
-    own = name.rpartition(".")[2]
+def _telling_summary(document: Document, shared: Mapping[str, int]) -> str:
+    """Return the summary if it points at this object alone and does not name it; else ''."""
+    summary = collapse_spaces(str(document.meta.get("summary") or ""))
+    own = str(document.meta["object"]).rpartition(".")[2]
     if len(summary.split()) < _MIN_SUMMARY_WORDS or re.search(rf"\b{re.escape(own)}\b", summary, re.IGNORECASE):
-        return []
+        return ""
+    return summary if shared[_fold(summary)] == 1 else ""
+
+
+def _name_pairs(document: Document, summary: str) -> list[Pair]:
+    name = str(document.meta["object"])
     return [
         Pair(
             pair_id=f"name:{document.doc_id}",
@@ -209,8 +236,8 @@ def draw_arguments(parameters: Sequence[Parameter], rng: random.Random) -> list[
     ]
 
 
-def _documentation(document: Document) -> str:
-    """Return the docstring's first sentences on one line: no signature line, nothing from the first example on."""
+def shown_documentation(document: Document, words: int = _DOCUMENTATION_WORDS) -> str:
+    """Return the docstring's first sentences, up to so many words, on one line: no signature line, nothing from the first example on."""
     name = str(document.meta["object"])
     heads = (f"{name}(", f"{name.rpartition('.')[2]}(", "def ", "class ", "async def ", "#")
     kept: list[str] = []
@@ -222,7 +249,7 @@ def _documentation(document: Document) -> str:
         kept.append(line)
         if line.rstrip().endswith("::"):  # what follows is an example
             break
-    return first_sentences("\n".join(kept), _DOCUMENTATION_WORDS) or str(document.meta.get("summary") or "")
+    return first_sentences("\n".join(kept), words) or str(document.meta.get("summary") or "")
 
 
 def _fold(summary: str) -> str:

@@ -17,6 +17,7 @@ from genai_core.config.base import (
     NonNegativeInt,
     PositiveInt,
 )
+from genai_core.config.retrieval import NoRetrieval, Retrieval
 
 PYTHON_LICENSE = "PSF-2.0"
 
@@ -294,6 +295,10 @@ class AugmentationConfig(Config):
     quality: QualityConfig = Field(default=QualityConfig(), description="Rules that drop documents.")
     split: SplitConfig = Field(default=SplitConfig(), description="Held-out and sealed groups, decontamination.")
     pairs: Pairs = Field(default=PydocsPairs(), description="How instruction pairs are derived.")
+    retrieval: Annotated[Retrieval, LeftOutWhile(NoRetrieval())] = Field(
+        default=NoRetrieval(),
+        description="Ask questions with documents that an index finds, instead of their own; pydocs and fields pairs.",
+    )
     tokenizer: Tokenizer = Field(
         default=TrainTokenizer(), description="Trained here, or the one that the base model brings."
     )
@@ -321,6 +326,11 @@ class AugmentationConfig(Config):
             raise ValueError(
                 f"pairs.kind={self.pairs.kind!r} does not go with source.kind={self.source.kind!r}: 'pydocs' pairs need the "
                 "'pydocs' source; for your own text choose 'quotes', 'fields' or 'conversations'."
+            )
+        if not isinstance(self.retrieval, NoRetrieval) and not isinstance(self.pairs, (PydocsPairs, FieldPairs)):
+            raise ValueError(
+                f"retrieval.kind={self.retrieval.kind!r} puts documents to questions that stand alone, and those of "
+                f"pairs.kind={self.pairs.kind!r} do not. Use pairs.kind 'pydocs' or 'fields', or retrieval.kind='none'."
             )
         tables = (JsonlSource, CsvSource, ParquetSource, DatasetsSource, S3Source)
         if not isinstance(self.pairs, QuotePairs) and isinstance(self.source, tables) and self.source.passage_words:

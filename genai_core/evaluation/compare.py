@@ -88,6 +88,10 @@ METRICS = (
     Metric("recall_at_1", "recall_at_1"),
     Metric("recall_at_10", "recall_at_10"),
     Metric("recall_at_100", "recall_at_100"),
+    Metric("unparsable", "unparsable"),
+    Metric("hallucinated", "hallucinated"),
+    Metric("error", "error"),
+    Metric("oracle_shown", "oracle_shown"),
 )
 
 

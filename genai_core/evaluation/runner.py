@@ -25,7 +25,7 @@ from genai_core.evaluation.compare import (
 )
 
 # metrics that count cases: their interval is Wilson's, which stays right at 0 and 1
-RATES = ("right", "valid", "stopped")
+RATES = ("right", "valid", "stopped", "unparsable", "hallucinated", "error", "oracle_shown")
 # a share of answers not seen before has no resampling interval: a resample repeats cases by construction
 WITHOUT_INTERVAL = ("distinct",)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from genai_core.data.documents import Pair
 from genai_core.errors import DataError
+from genai_core.evaluation.benchmarks.names import base_task
 
 
 def with_shots(pairs: Sequence[Pair], solved: Sequence[Pair], shots: int, seed: int) -> list[Pair]:
@@ -33,7 +34,7 @@ def with_shots(pairs: Sequence[Pair], solved: Sequence[Pair], shots: int, seed: 
         known.setdefault(pair.task, []).append(pair)
     found: list[Pair] = []
     for pair in pairs:
-        examples = known.get(pair.task, [])
+        examples = known.get(base_task(pair.task), [])
         if len(examples) < shots:
             raise DataError(f"evaluation.shots={shots}, but there are {len(examples)} training pairs of {pair.task!r}.")
         chosen = random.Random(f"{seed}/{pair.pair_id}").sample(examples, shots)

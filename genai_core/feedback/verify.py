@@ -30,7 +30,13 @@ _OPEN_BOOK = frozenset({"python_call", "quote"})
 
 def is_open_book(pair: Pair) -> bool:
     """Return whether the prompt holds what decides the answer, so that checks without gold mean something."""
-    return pair.check.get("kind") in _OPEN_BOOK
+    return pair.check.get("kind") in _OPEN_BOOK and not _is_uncertain(pair)
+
+
+def _is_uncertain(pair: Pair) -> bool:
+    """Return whether retrieved documents leave open which one is right: none, a wrong one, or several."""
+    shown = pair.check.get("retrieved")
+    return shown is not None and (len(shown) != 1 or not pair.check["is_oracle_in_context"])
 
 
 class Verifier:

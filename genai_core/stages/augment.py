@@ -1,7 +1,7 @@
 """Raw text -> documents, pairs, a tokenizer and packed rows.
 
     read -> repair -> exact duplicates -> quality -> near duplicates -> personal data -> split -> leaks
-         -> pairs -> decontaminate -> tokenizer -> pack -> n-grams -> preflight
+         -> pairs -> decontaminate -> retrieval -> tokenizer -> pack -> n-grams -> preflight
 
 Every document that does not arrive is counted by reason (stats.json) and a few of each are kept (samples.json).
 """
@@ -17,9 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genai_core.augmentation.pairs import build_pairs
+from genai_core.augmentation.retrieval_prompts import evaluation_pairs, recall, training_pairs
+from genai_core.augmentation.shown_documents import shown_documents
 from genai_core.config.data import AugmentationConfig, MarkdownSource, PydocsSource, S3Source, TrainTokenizer
+from genai_core.config.retrieval import NoRetrieval
 from genai_core.config.stages import AugmentStage
 from genai_core.data import pydocs
+from genai_core.data.bm25 import Bm25Index
 from genai_core.data.cleaning import clean_document
 from genai_core.data.decontamination import find_contamination, find_repeated_prompts
 from genai_core.data.dedup import Duplicate, find_exact, find_near
@@ -54,6 +58,7 @@ STEPS = (
     "split",
     "pairs",
     "decontaminate",
+    "retrieval",
     "tokenizer",
     "pack",
     "n-grams",
@@ -94,6 +99,8 @@ def augment(config: AugmentStage, context: StageContext) -> StageResult:
         _write_pairs_of(settings, corpus)
     with _step("decontaminate", corpus, context):
         _decontaminate(settings, corpus)
+    with _step("retrieval", corpus, context):
+        _retrieve(settings, corpus)
     with _step("tokenizer", corpus, context):
         tokenizer = _make_tokenizer(settings, context, corpus.sides["train"])
     with _step("pack", corpus, context):
@@ -225,7 +232,8 @@ def _write_pairs_of(settings: AugmentationConfig, corpus: Corpus) -> None:
     side_of = {document.doc_id: side for side in SIDES for document in corpus.sides[side]}
     documents = [document for document in corpus.documents if document.doc_id in side_of]
     corpus.pairs = {side: [] for side in SIDES}
-    for pair in build_pairs(documents, settings.pairs, settings.seed, corpus.objects):
+    alone = not isinstance(settings.retrieval, NoRetrieval)
+    for pair in build_pairs(documents, settings.pairs, settings.seed, corpus.objects, documented=not alone):
         corpus.pairs[side_of[pair.doc_id]].append(pair)
 
 
@@ -249,6 +257,30 @@ def _decontaminate(settings: AugmentationConfig, corpus: Corpus) -> None:
     }
     _require_sides(settings, corpus, {side: len(corpus.sides[side]) for side in SIDES}, "documents")
     _require_sides(settings, corpus, {side: len(corpus.pairs[side]) for side in SIDES}, "instruction pairs")
+
+
+def _retrieve(settings: AugmentationConfig, corpus: Corpus) -> None:
+    """Put documents to the pairs; a side's index holds its own documents and those of the sides that may be seen before it.
+
+    After decontamination: a training document that stands in a held-out prompt as a distractor is no leak.
+    """
+    config = settings.retrieval
+    if isinstance(config, NoRetrieval):
+        return
+    texts: dict[str, str] = {}
+    corpus.stats["retrieval"] = {}
+    for side in SIDES:
+        texts |= shown_documents(corpus.sides[side], corpus.objects, config.document_words)
+        if not corpus.pairs[side]:
+            continue
+        index, pairs = Bm25Index(texts), corpus.pairs[side]
+        write = training_pairs if side == "train" else evaluation_pairs
+        corpus.pairs[side] = write(pairs, index, config, settings.seed)
+        asked = {pair.task for pair in pairs}
+        corpus.stats["retrieval"][side] = {
+            "documents": len(texts),
+            "prompts_with_the_right_document": recall(pair for pair in corpus.pairs[side] if pair.task in asked),
+        }
 
 
 def _require_sides(settings: AugmentationConfig, corpus: Corpus, counts: dict[str, int], what: str) -> None:

@@ -6,10 +6,14 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from genai_core.augmentation.retrieval_prompts import question_of
+from genai_core.config.base import canonical
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import (
     AugmentationConfig,
@@ -20,9 +24,11 @@ from genai_core.config.data import (
     PydocsPairs,
     PydocsSource,
     QuotePairs,
+    SplitConfig,
     TextSource,
     TrainTokenizer,
 )
+from genai_core.config.retrieval import Rat
 from genai_core.config.stages import AugmentStage
 from genai_core.data.documents import read_documents_file, read_pairs
 from genai_core.data.packing import PackedRows
@@ -30,6 +36,7 @@ from genai_core.data.resolve import resolve_source
 from genai_core.data.split import SIDES, find_leaks, group_position
 from genai_core.data.tokenizer import load_tokenizer, train_tokenizer
 from genai_core.errors import DataError
+from genai_core.feedback.verify import is_open_book, open_verifier
 from genai_core.launch.inline import InlineWorkers
 from genai_core.stages.augment import STEPS, augment
 from genai_core.stages.contract import StageContext, StageJob
@@ -154,6 +161,52 @@ def test_a_folder_of_text_files_twice(tmp_path, test_data):
 
     changed, _ = run_in(tmp_path / "c", settings.model_copy(update={"seed": 1}))
     assert hashes(changed.output) != hashes(context.output)  # the comparison can fail
+
+
+def test_questions_get_documents_of_their_own_side(tmp_path):
+    settings = AugmentationConfig(
+        source=PydocsSource(max_modules=40, topics=False),
+        split=SplitConfig(heldout_fraction=0.25, sealed_fraction=0.25),
+        pairs=PydocsPairs(calls_per_object=1),
+        retrieval=Rat(documents=3, document_words=12),
+        tokenizer=SMALL,
+        seq_len=64,
+    )
+    context, _ = run_in(tmp_path / "a", settings)
+    stats = json.loads((context.output / "stats.json").read_text())
+    check_artifact(context.output, stats)
+    documents = {
+        side: {document.doc_id for document in read_documents_file(context.output / "documents" / f"{side}.parquet")}
+        for side in SIDES
+    }
+    verifier, seen = open_verifier(context.output), set()
+    for side in SIDES:
+        seen |= documents[side]
+        pairs = read_pairs(context.output / "pairs" / f"{side}.parquet")
+        shown = {one["doc_id"] for pair in pairs for one in pair.check["retrieved"]}
+        assert shown <= seen, "a question is told nothing of a side that is kept for later"
+        assert shown & documents[side]
+        assert all(verifier.judge(pair, pair.completion, use_gold=True).score == 1.0 for pair in pairs)
+        names = [rf"\b{re.escape(pair.completion.partition('(')[0])}\b" for pair in pairs]
+        questions = [question_of(pair).prompt.removeprefix("Which object") for pair in pairs]
+        told = [re.search(name, question) for name, question in zip(names, questions, strict=True)]
+        assert not any(told), "a question does not tell the name"
+        bare = [pair for pair in pairs if not pair.check["retrieved"]]
+        assert {pair.task for pair in pairs} == ({"call", "name"} if side == "train" else TASKS)
+        assert bare and not any(is_open_book(pair) for pair in bare)
+        found = stats["retrieval"][side]
+        assert found["documents"] == len(seen) and 0.6 < found["prompts_with_the_right_document"] <= 1.0
+
+
+TASKS = {f"{task}{way}" for task in ("call", "name") for way in ("", "-alone", "-oracle")}
+
+
+def test_retrieval_needs_questions_that_stand_alone():
+    with pytest.raises(ValidationError, match="and those of"):
+        AugmentationConfig(source=TextSource(path="x"), pairs=QuotePairs(), retrieval=Rat())
+    plain = canonical(AugmentationConfig())
+    assert "retrieval" not in plain  # keys of corpora without it stay
+    assert canonical(AugmentationConfig(retrieval=Rat()))["retrieval"]["kind"] == "rat"
 
 
 def test_rows_with_questions_and_answers(tmp_path, test_data):

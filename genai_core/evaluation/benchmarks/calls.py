@@ -55,11 +55,26 @@ def answer_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 def judged_case(pair: Pair, answer: str, verifier: Judges) -> dict[str, Any]:
     """Return the verdicts on one answer: valid (which never looks at gold) and right, 0 or 1."""
     said = verifier.judge(pair, answer, use_gold=True)
-    return {
+    case = {
         "suite": pair.task,
         "case_id": pair.pair_id,
         "valid": float(said.valid),
         "right": float(passes(said)),
+    }
+    return case | _outcome(pair, answer, verifier, said) if "retrieved" in pair.check else case
+
+
+def _outcome(pair: Pair, answer: str, verifier: Judges, said: Feedback) -> dict[str, Any]:
+    """Return what is counted beside *right* of a retrieved prompt; unparsable + hallucinated + error + right = 1.
+
+    A hallucination reads well and is of nothing that exists (or does not bind to it); an error is of another thing.
+    """
+    parsed = said.valid or verifier.judge(pair, answer, use_gold=False).step_scores[:1] != (0.0,)
+    return {
+        "unparsable": float(not parsed),
+        "hallucinated": float(parsed and not said.valid),
+        "error": float(said.valid and not passes(said)),
+        "oracle_shown": float(pair.check["is_oracle_in_context"]),
     }
 
 
