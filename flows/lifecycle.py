@@ -123,11 +123,13 @@ def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: Artifac
 
 
 def live(recipe: Recipe) -> None:
-    """Go through the whole mission."""
-    recipe.require_writer()
+    """Go through the whole mission; that of an encoder ends with its pre-training."""
     recipe = recipe.seeded()
     sources = resolve_sources(recipe)
     corpus, base = learn_text(sources, recipe)
+    if reason := recipe.why_no_writer():
+        current_session().add(StageRow("finetune", "skipped", reasons=(reason,)))
+        return
     tuned = learn_instructions(base, corpus, recipe)
     grown = grow(tuned, corpus, recipe)
     corrected = correct(grown, corpus, recipe)

@@ -13,6 +13,7 @@ from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, Prom
 from genai_core.config.model import Base, ScratchBase
 from genai_core.config.training import (
     AdamW,
+    LinkedLm,
     TrainingConfig,
     Ul2,
     ends_causal,
@@ -146,6 +147,11 @@ class Recipe(Config):
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
                 "of the packed rows. Set both to the same value."
             )
+        if self.repeat_share and isinstance(self.pretraining.objective, LinkedLm):
+            raise ValueError(
+                f"repeat_share={self.repeat_share:g} repeats passages in rows of text, but pretraining.objective.kind="
+                "'linked_lm' trains on pairs of texts. Set repeat_share to 0."
+            )
         if self.repeat_share >= 1.0:
             raise ValueError("repeat_share=1 leaves no text to learn from. Set it below 1.")
         for place, training in self.trainings().items():
@@ -168,12 +174,18 @@ class Recipe(Config):
                     )
         return self
 
-    def require_writer(self) -> None:
-        """Raise ConfigError if the base is known not to write text, which all stages after pre-training ask for."""
+    def why_no_writer(self) -> str:
+        """Return why the base is known not to write text, which all stages after pre-training ask for; '' if it may."""
         if isinstance(self.base, ScratchBase) and self.base.is_encoder():
+            return f"base.architecture={self.base.architecture!r} is an encoder: it cannot write text"
+        return ""
+
+    def require_writer(self) -> None:
+        """Raise ConfigError if the base is known not to write text."""
+        if reason := self.why_no_writer():
             raise ConfigError(
-                f"base.architecture={self.base.architecture!r} is an encoder: it cannot write text, as fine-tuning and all "
-                "stages after it ask. Run the flow 'pretraining' alone, or use base.architecture='llama'."
+                f"{reason}, as fine-tuning and all stages after it ask. Run the whole mission, which ends with an encoder's "
+                "pre-training, or the flow 'pretraining'; or use base.architecture='llama'."
             )
 
     def seeded(self) -> Recipe:

@@ -44,6 +44,41 @@ class MaskedLm(Config):
     )
 
 
+Relation = Literal["contiguous", "random", "linked"]
+RELATIONS: tuple[Relation, ...] = ("contiguous", "random", "linked")
+
+
+class LinkedLm(Config):
+    """Masked language modelling over pairs of texts, and which relation they stand in (LinkBERT, arXiv 2203.15827)."""
+
+    kind: Literal["linked_lm"] = "linked_lm"
+    masking: Masking = Field(default=Masking(), description="Which tokens are hidden.")
+    reads: Reads = Field(
+        default="own",
+        description="Where a hidden token is predicted: at its 'own' place, or at the 'previous' one as a causal model does.",
+    )
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
+    )
+    relations: tuple[Relation, ...] = Field(
+        default=RELATIONS,
+        min_length=1,
+        description="What may stand behind a text: what follows it, anything, what it links to. Without 'linked' this is BERT.",
+    )
+    relation_weight: NonNegativeFloat = Field(
+        default=1.0, description="Weight of finding the relation; that of the hidden tokens is 1."
+    )
+    links: Literal["own", "similar"] = Field(
+        default="own",
+        description="The documents' 'own' links (hyperlinks, cross-references, titles named), or the most 'similar' by TF-IDF.",
+    )
+    neighbours: PositiveInt = Field(default=5, description="Similar documents that each is linked to.")
+    diverse: bool = Field(
+        default=True, description="Draw a document less often by each link the more links lead to it (1 / in-degree)."
+    )
+    draws: PositiveInt = Field(default=4, description="Pairs that each piece of text is the first of.")
+
+
 class HybridLm(Config):
     """Masked next-token prediction on some rows, causal prediction on the others, with one head (GPT-BERT)."""
 
@@ -286,6 +321,7 @@ Objective = Annotated[
     CausalLm
     | PrefixLm
     | MaskedLm
+    | LinkedLm
     | HybridLm
     | MaskedDiffusion
     | BlockDiffusion
@@ -323,12 +359,12 @@ def ends_causal(objective: Objective) -> bool:
     """Return whether a model that was trained with it last writes from left to right."""
     if isinstance(objective, Mixture):
         return any(isinstance(term.objective, CausalLm) and term.end == 1 for term in objective.terms)
-    return not isinstance(objective, (MaskedLm, MaskedDiffusion, BlockDiffusion, Contrastive))
+    return not isinstance(objective, (MaskedLm, LinkedLm, MaskedDiffusion, BlockDiffusion, Contrastive))
 
 
 def reads_forward(objective: Objective) -> bool:
     """Return whether some part of it predicts from left to right, which an encoder cannot."""
-    return any(not isinstance(part, (MaskedLm, MaskedDiffusion)) for part in parts_of(objective))
+    return any(not isinstance(part, (MaskedLm, LinkedLm, MaskedDiffusion)) for part in parts_of(objective))
 
 
 def writer_of(objective: Objective, row_tokens: int) -> DiffusionWriter | None:

@@ -76,11 +76,12 @@ class Forward:
     """One pass through a model that an objective needs; the engine runs it.
 
     Outputs by name: 'hidden' is (B, T, D); 'logps' is (B, T) in nats, `logps[b, t]` the log-probability of the label
-    at t, and 0 where `labels` is IGNORE_INDEX; 'compared' is (B, T), what `compare` makes of the policy's distribution and
-    that of this pass's model at the label of t, and 0 where there is none.
+    at t, and 0 where `labels` is IGNORE_INDEX; 'row_logits' is (B, C) of the head that tells classes of rows apart; 'compared'
+    is (B, T), what `compare` makes of the policy's distribution and that of this pass's model at the label of t, and 0 where
+    there is none.
     """
 
-    outputs: frozenset[Literal["hidden", "logps", "compared"]]
+    outputs: frozenset[Literal["hidden", "logps", "row_logits", "compared"]]
     model: Literal["policy", "teacher"] = "policy"
     """Whose pass: that of the model that is trained, or of a frozen one, which has no gradient and gives 'compared' only."""
 

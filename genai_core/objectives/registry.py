@@ -11,6 +11,7 @@ from genai_core.config.training import (
     Contrastive,
     Distillation,
     HybridLm,
+    LinkedLm,
     MaskedDiffusion,
     MaskedLm,
     Mixture,
@@ -20,6 +21,7 @@ from genai_core.config.training import (
 )
 from genai_core.config.training import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
+from genai_core.data.tokenizer import document_end_id, document_start_id
 from genai_core.data.ul2_marks import Ul2Marks
 from genai_core.errors import ConfigError
 from genai_core.objectives.base import Weighted
@@ -27,6 +29,7 @@ from genai_core.objectives.block_diffusion import BlockDiffusionObjective
 from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.objectives.contrastive import ContrastiveObjective
 from genai_core.objectives.distillation import DistillationObjective, Divergence
+from genai_core.objectives.linked_lm import LinkedLmObjective
 from genai_core.objectives.masked_diffusion import MaskedDiffusionObjective
 from genai_core.objectives.masked_lm import MaskedLmObjective
 from genai_core.objectives.prefix_lm import PrefixLmObjective
@@ -50,6 +53,16 @@ def build_objectives(config: ObjectiveConfig, tokenizer: Any = None) -> tuple[We
             return (Weighted(PrefixLmObjective(config.prefix), 1.0),)
         case MaskedLm():
             return (Weighted(_masked(config.masking, config.mask_token, config.reads, tokenizer), 1.0),)
+        case LinkedLm():
+            masker = Masker(config.masking, _vocabulary(tokenizer, config.mask_token))
+            linked = LinkedLmObjective(
+                masker,
+                _offset(config.reads),
+                start_id=document_start_id(tokenizer),
+                end_id=document_end_id(tokenizer),
+                relation_weight=config.relation_weight,
+            )
+            return (Weighted(linked, 1.0),)
         case HybridLm():
             # each term is a mean over its own tokens, so the weights are those of the terms, whatever the numbers of tokens
             share = config.masked_share

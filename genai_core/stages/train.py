@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import Distillation, TrainingConfig, embedding_of, mixed_datasets, writer_of
+from genai_core.config.training import (
+    Distillation,
+    LinkedLm,
+    TrainingConfig,
+    embedding_of,
+    mixed_datasets,
+    writer_of,
+)
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -29,7 +36,16 @@ PLANS = KnownPlans()
 def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
     """Train a base model on the packed rows of the corpus."""
     corpus = context.inputs["corpus"]
-    rows, shares = _text_rows(config, context)
+    held_out: Path | None = corpus / "packed" / "heldout.arrow"
+    if isinstance(config.training.objective, LinkedLm):
+        rows, shares = _linked_rows(config.training, config.training.objective, context, "train")
+        try:
+            held_out, _ = _linked_rows(config.training, config.training.objective, context, "heldout")
+        except DataError as error:
+            held_out = None
+            context.journal.event(f"no held-out pairs are measured: {error}")
+    else:
+        rows, shares = _text_rows(config, context)
     datasets = {"text": rows}
     if any(dataset.name == "pairs" for dataset in mixed_datasets(config.training.objective)):
         pairs, _ = _pair_rows(config.training, context)
@@ -40,7 +56,7 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
         context,
         rows=rows,
         datasets=datasets,
-        held_out=corpus / "packed" / "heldout.arrow",
+        held_out=held_out,
         start={"base": config.base.model_dump(mode="json"), "base_ref": _dump(context.refs.get("base"))},
     )
     # beside its own figure, what counting predicts of the same rows
@@ -190,6 +206,36 @@ def _retrieval_rows(training: TrainingConfig, context: StageContext) -> dict[str
     )
     context.journal.event(f"{stats['rows']:,} retrieval pairs", **stats)
     return {"retrieval": _rewrite(rows, context, "rows/retrieval.arrow")}
+
+
+def _linked_rows(
+    training: TrainingConfig, objective: LinkedLm, context: StageContext, side: str
+) -> tuple[Path, dict[str, float]]:
+    """Return the file of pairs of a side's documents, and what they are."""
+    from genai_core.augmentation.link_graph import segments_of
+    from genai_core.data.documents import read_documents_file
+    from genai_core.data.linked_rows import PairDrawer, segment_tokens, write_pairs_of_segments
+    from genai_core.data.tokenizer import document_end_id, load_tokenizer
+
+    corpus = context.inputs["corpus"]
+    tokenizer = load_tokenizer(corpus / "tokenizer")
+    documents = read_documents_file(corpus / "documents" / f"{side}.parquet")
+    segments = segments_of(documents, tokenizer, segment_tokens(training.seq_len), objective)
+    end = document_end_id(tokenizer)
+    target = context.workspace.path / "rows" / f"pairs-{side}.arrow"
+    draft = target.with_suffix(".part")
+    found = write_pairs_of_segments(
+        PairDrawer(segments, objective.relations, by_in_degree=objective.diverse),
+        draft,
+        seq_len=training.seq_len,
+        draws=objective.draws,
+        seed=training.seed,
+        end=end,
+        pad=end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    )
+    draft.rename(target)
+    shares = {name: value for name, value in found.items() if name != "rows"}
+    return target, {"train_rows": found["rows"], **shares}
 
 
 def _train(

@@ -27,6 +27,7 @@ from genai_core.config.training import (
     Contrastive,
     Distillation,
     HybridLm,
+    LinkedLm,
     MaskedDiffusion,
     MaskedLm,
     Mixture,
@@ -35,10 +36,12 @@ from genai_core.config.training import (
     PrefixLm,
     Ul2,
 )
-from genai_core.data.packing import pack_documents
+from genai_core.data.packing import pack_documents, pack_examples
 from genai_core.data.tokenizer import UL2_MODES
 from genai_core.data.ul2_marks import SPELLINGS
 from genai_core.models.process_memory import keep_freed_memory
+from genai_core.models.row_head import add_row_head
+from genai_core.objectives.linked_lm import CLASSES
 from genai_core.training.bench import (
     SIZES,
     find_device,
@@ -71,6 +74,7 @@ CONTENDERS: Mapping[str, Contender] = {
     # rows are noisy and clean side by side: twice the tokens
     "block_diffusion": Contender(BlockDiffusion(), 2.0),
     "ul2": Contender(Ul2(), 1.0),
+    "linked_lm": Contender(LinkedLm(), 1.0),
     # the vectors of all rows without a graph first (GradCache), then each again with one
     "contrastive": Contender(Contrastive(negatives=0), 4 / 3),
     # the teacher is as large as the student here, and only goes forward
@@ -105,6 +109,12 @@ def take_turn(name: str, size_name: str, steps: int, threads: int) -> Turn:
     rows = pack_documents(make_documents(size, size.step_tokens * (steps + 2)), size.row_tokens, 0)
     model = make_model(size, device)
     objective, tokenizer = CONTENDERS[name].objective, small_vocabulary(size.vocab)
+    if isinstance(objective, LinkedLm):
+        add_row_head(model, CLASSES, seed=0)
+        rows = pack_examples(
+            [([number % CLASSES, *row.input_ids[1:]], [1] * size.row_tokens) for number, row in enumerate(rows)],
+            size.row_tokens,
+        )
     frozen = {"teacher": make_model(size, device).requires_grad_(False).eval()} if name == "distillation" else {}
     return run_ours(size, model, rows, steps, find_precision(device), objective, tokenizer, frozen)
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.models.backbone import head_bias, head_states, head_weight, hidden_states, see_segments
+from genai_core.models.row_head import row_logits
 from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Forward, Max, Mean, Objective, Weighted
 from genai_core.training.compared_heads import compare_heads
 from genai_core.training.head import label_logps
@@ -107,6 +108,8 @@ def run_forward(
     for one in forwards:
         if one.compare is not None:
             outputs["compared"] = _compare(model, hidden, one, frozen[one.model], batch, seen, precision)
+    if "row_logits" in wanted:
+        outputs["row_logits"] = row_logits(model, hidden)
     return outputs
 
 

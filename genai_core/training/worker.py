@@ -18,7 +18,7 @@ from pydantic import Field
 from genai_core.config.base import Config
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
-from genai_core.config.training import TrainingConfig, embedding_of, mixed_datasets, writer_of
+from genai_core.config.training import LinkedLm, TrainingConfig, embedding_of, mixed_datasets, writer_of
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
 from genai_core.data.retrieval_rows import EMBEDDING
@@ -35,6 +35,8 @@ from genai_core.models.probes import run_probes
 from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
 from genai_core.models.recompute import keep_activations, recompute_layers
 from genai_core.models.resolve import base_at
+from genai_core.models.row_head import add_row_head, save_row_head, take_row_head
+from genai_core.objectives.linked_lm import CLASSES
 from genai_core.objectives.registry import build_objectives
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
@@ -196,6 +198,9 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
         keep_float64(model)
     if isinstance(given.training.tuning, LoraAdapter):
         model = add_adapter(model, given.training.tuning, given.training.seed)
+    if isinstance(given.training.objective, LinkedLm):
+        folder = Path(given.model) if given.model else None
+        add_row_head(model, CLASSES, seed=given.training.seed, folder=folder)
     # what will be cut is moved layer by layer: as a whole it may not fit
     return model if given.compute.sharding == "fully_shard" else model.to(group.device)
 
@@ -255,6 +260,7 @@ def summarise(figures: RunFigures) -> dict[str, float]:
 
 def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
+    row_head = take_row_head(model)
     if isinstance(config.tuning, LoraAdapter):
         save_adapter(model, output / "adapter")
         model = merge_adapter(model)
@@ -265,6 +271,8 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
     embedding = embedding_of(config.objective)
     if embedding is not None:
         (output / EMBEDDING).write_text(embedding.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if row_head is not None:
+        save_row_head(row_head, output)
 
 
 def _tell(figures: RunFigures, plan: Plan, rows: PackedRows | MixedRows, setup_seconds: float) -> dict[str, Any]:
