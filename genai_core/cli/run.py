@@ -216,7 +216,8 @@ class Run:
             finally:
                 SURROUNDINGS.reset(token)
         self.model = result["model"]
-        self.status = "completed" if self.model and self.model["gate"]["passed"] else "refused"
+        passed = self.model["gate"]["passed"] if self.model else bool(self.recipe.why_no_writer())
+        self.status = "completed" if passed else "refused"
 
     def close(self) -> None:
         """End what was started for a flow that may never have begun."""
