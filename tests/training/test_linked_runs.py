@@ -166,7 +166,11 @@ def run_pretrain(folder: Path, config: PretrainStage, corpus: Path) -> tuple[Any
 @pytest.mark.worlds
 @pytest.mark.parametrize(("architecture", "steps"), [("modernbert", 1400), ("llama", 1000)])
 def test_the_second_hop_is_learned_from_linked_pairs_alone(tmp_path, architecture, steps) -> None:
-    """objectives.md 5.5, check 8: above 0.9 with links; with the same steps on the others about 1 in LANGUAGES."""
+    """objectives.md 5.5, check 8: above 0.9 with links; with the same steps on the others about 1 in LANGUAGES.
+
+    Not yet a proof: it holds for seed 0, for which sizes and steps were chosen. With seeds 1 and 2 the decoder had found 0.25
+    and 0.375 of the second hops after as many steps; without links 0.25 for seeds 0 and 1.
+    """
     tokenizer, (_, languages) = world_tokenizer(), world()
     found = {}
     for name, relations in (("linked", ALL), ("unlinked", BOTH)):
