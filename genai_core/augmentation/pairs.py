@@ -5,9 +5,11 @@
     quotes           quote         a sentence of the document
     fields           answer        a field of the row
     conversations    answer        the assistant's last turn
+    symbols          symbols, ...  what exemplars of the same class are labelled with
 
 Give it all documents of a corpus, before or after the split: a pair carries its document's group. (Only pydocs names
-look at other documents: a summary that two of them share points at neither.)
+look at other documents: a summary that two of them share points at neither.) But symbols want those of one side of the split:
+exemplars are other documents.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any, assert_never
 from genai_core.augmentation.field_pairs import conversation_pairs, field_pairs
 from genai_core.augmentation.pydocs_pairs import pydocs_pairs
 from genai_core.augmentation.quote_pairs import quote_pairs
-from genai_core.config.data import ConversationPairs, FieldPairs, Pairs, PydocsPairs, QuotePairs
+from genai_core.augmentation.symbol_tuning import symbol_pairs
+from genai_core.config.data import ConversationPairs, FieldPairs, Pairs, PydocsPairs, QuotePairs, SymbolPairs
 from genai_core.data.documents import Document, Pair
 from genai_core.errors import DataError
 
@@ -30,6 +33,7 @@ def build_pairs(
     objects: Mapping[str, Any] | None,
     *,
     documented: bool = True,
+    held_out: bool = False,
 ) -> list[Pair]:
     """Return the instruction pairs of the documents, in document order; the same for the same arguments.
 
@@ -40,6 +44,7 @@ def build_pairs(
         seed: decides what is drawn; with a document's own id, so that other documents do not matter.
         objects: pydocs only: {dotted name: [[parameter, inspect kind, has_default], ...] or None if unknown}.
         documented: show a pydocs object's documentation; False where documents are retrieved for the question.
+        held_out: symbols only: whether the documents are those that are measured on.
 
     Raises:
         DataError: no pair comes out; says why and what to change.
@@ -55,5 +60,7 @@ def build_pairs(
             return field_pairs(documents, config)
         case ConversationPairs():
             return conversation_pairs(documents, config)
+        case SymbolPairs():
+            return symbol_pairs(documents, config, seed, held_out=held_out)
         case _:
             assert_never(config)

@@ -259,7 +259,62 @@ class ConversationPairs(Config):
     messages_field: str = Field(default="messages", description="Field that holds the list of messages.")
 
 
-Pairs = Annotated[PydocsPairs | QuotePairs | FieldPairs | ConversationPairs, Field(discriminator="kind")]
+class SymbolPairs(Config):
+    """Classification by exemplars whose labels are arbitrary symbols (symbol tuning, Wei et al. 2023, arXiv 2305.08298)."""
+
+    kind: Literal["symbols"] = "symbols"
+    text_field: str = Field(
+        default="text", description="Field of the text that is classified; of pydocs the summary is."
+    )
+    label_field: str = Field(
+        default="label", description="Field of its class; of pydocs the kind of object, and the module, are."
+    )
+    dataset_field: str = Field(
+        default="", description="Field that says which dataset a row is of; '' = every file is one."
+    )
+    labels: Literal["symbols", "natural"] = Field(
+        default="symbols",
+        description="What training exemplars are labelled with: 'symbols', drawn anew for every prompt, or the data's own.",
+    )
+    categories: tuple[Literal["integers", "combinations", "words"], ...] = Field(
+        default=("integers", "combinations", "words"),
+        min_length=1,
+        description="Kinds of symbols, each as likely; words are made of syllables.",
+    )
+    min_exemplars: PositiveInt = Field(default=2, description="Least exemplars of each class in a prompt.")
+    max_exemplars: PositiveInt = Field(
+        default=10,
+        description="Most exemplars of each class in a training prompt; their number is drawn anew for each.",
+    )
+    eval_exemplars: PositiveInt = Field(default=4, description="Exemplars of each class in a held-out prompt.")
+    max_classes: Annotated[int, Field(ge=2)] = Field(
+        default=4, description="Most classes in one prompt; of a dataset with more, others are drawn for each prompt."
+    )
+    text_words: PositiveInt = Field(default=40, description="Texts with more words are left out.")
+    prompt_words: PositiveInt = Field(
+        default=160, description="Exemplars become fewer until a prompt has no more words than this."
+    )
+    prompts_per_text: PositiveInt = Field(default=1, description="Training prompts that ask for the same text.")
+    instruction: str = Field(
+        default="Is it {labels}?",
+        description="What stands before the exemplars in the held-out settings with an instruction.",
+    )
+
+    @model_validator(mode="after")
+    def _exemplars_in_order(self) -> SymbolPairs:
+        if not self.min_exemplars <= min(self.max_exemplars, self.eval_exemplars):
+            raise ValueError(
+                f"min_exemplars={self.min_exemplars} is above max_exemplars={self.max_exemplars} or "
+                f"eval_exemplars={self.eval_exemplars}. Lower it, or raise them."
+            )
+        try:
+            self.instruction.format(labels="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"instruction={self.instruction!r} may hold {{labels}} and no other braces.") from error
+        return self
+
+
+Pairs = Annotated[PydocsPairs | QuotePairs | FieldPairs | ConversationPairs | SymbolPairs, Field(discriminator="kind")]
 
 
 class TrainTokenizer(Config):
@@ -322,23 +377,25 @@ class AugmentationConfig(Config):
 
     @model_validator(mode="after")
     def _pairs_fit_the_source(self) -> AugmentationConfig:
-        if isinstance(self.pairs, PydocsPairs) != isinstance(self.source, PydocsSource):
-            raise ValueError(
-                f"pairs.kind={self.pairs.kind!r} does not go with source.kind={self.source.kind!r}: 'pydocs' pairs need the "
-                "'pydocs' source; for your own text choose 'quotes', 'fields' or 'conversations'."
-            )
+        tables = (JsonlSource, CsvSource, ParquetSource, DatasetsSource, S3Source)
         if not isinstance(self.retrieval, NoRetrieval) and not isinstance(self.pairs, (PydocsPairs, FieldPairs)):
             raise ValueError(
                 f"retrieval.kind={self.retrieval.kind!r} puts documents to questions that stand alone, and those of "
                 f"pairs.kind={self.pairs.kind!r} do not. Use pairs.kind 'pydocs' or 'fields', or retrieval.kind='none'."
             )
-        tables = (JsonlSource, CsvSource, ParquetSource, DatasetsSource, S3Source)
+        if isinstance(self.pairs, SymbolPairs) and isinstance(self.source, PydocsSource):
+            return self
+        if isinstance(self.pairs, PydocsPairs) != isinstance(self.source, PydocsSource):
+            raise ValueError(
+                f"pairs.kind={self.pairs.kind!r} does not go with source.kind={self.source.kind!r}: 'pydocs' pairs need the "
+                "'pydocs' source; for your own text choose 'quotes', 'fields' or 'conversations'."
+            )
         if not isinstance(self.pairs, QuotePairs) and isinstance(self.source, tables) and self.source.passage_words:
             raise ValueError(
                 f"source.passage_words={self.source.passage_words} cuts rows, and pairs.kind={self.pairs.kind!r} would read "
                 "the fields of each piece again. Set passage_words to 0, or pairs.kind to 'quotes'."
             )
-        if isinstance(self.pairs, (FieldPairs, ConversationPairs)) and not isinstance(self.source, tables):
+        if isinstance(self.pairs, (FieldPairs, ConversationPairs, SymbolPairs)) and not isinstance(self.source, tables):
             raise ValueError(
                 f"pairs.kind={self.pairs.kind!r} reads fields, but source.kind={self.source.kind!r} has none. "
                 "Use a jsonl, csv, parquet or datasets source, or pairs.kind='quotes'."

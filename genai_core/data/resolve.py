@@ -17,6 +17,7 @@ from genai_core.config.data import (
     PydocsSource,
     S3Source,
     Source,
+    SymbolPairs,
 )
 from genai_core.config.settings import read_settings
 from genai_core.data import pydocs
@@ -74,6 +75,8 @@ def fields_of(pairs: Pairs) -> tuple[str, ...]:
             return pairs.prompt_field, pairs.completion_field, *([pairs.context_field] if pairs.context_field else [])
         case ConversationPairs():
             return (pairs.messages_field,)
+        case SymbolPairs():
+            return pairs.text_field, pairs.label_field, *([pairs.dataset_field] if pairs.dataset_field else [])
         case _:
             return ()
 

@@ -16,6 +16,7 @@ from genai_core.config.compute import ComputeConfig
 from genai_core.config.generation import SamplingConfig
 from genai_core.data.documents import Pair
 from genai_core.errors import ModelError
+from genai_core.evaluation.benchmarks.symbols import candidates_of
 from genai_core.generation.types import Completion, Request
 
 MapShards = Callable[..., list[Any]]
@@ -32,7 +33,7 @@ class AskedModel:
     compute: ComputeConfig
 
     def fitting(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Return the pairs whose prompt and answer together the model holds; a longer one cannot be measured at all."""
+        """Return the pairs whose prompt and answer, any that it offers, the model holds; a longer one cannot be measured."""
         from transformers import AutoConfig
 
         from genai_core.data.templates import render_example
@@ -43,7 +44,14 @@ class AskedModel:
         longest = longest_row(AutoConfig.from_pretrained(str(self.path), local_files_only=True))
         if longest is None:
             return list(pairs)
-        return [pair for pair in pairs if len(render_example(tokenizer, pair.prompt, pair.completion)[0]) <= longest]
+        return [
+            pair
+            for pair in pairs
+            if all(
+                len(render_example(tokenizer, pair.prompt, answer)[0]) <= longest
+                for answer in {pair.completion, *candidates_of(pair)}
+            )
+        ]
 
     def score(self, rows: Sequence[dict[str, Any]], part: str, bound_samples: int = 16) -> list[dict[str, Any]]:
         """Return the rows with their negative log-likelihood in nats and their number of tokens.

@@ -92,6 +92,9 @@ METRICS = (
     Metric("hallucinated", "hallucinated"),
     Metric("error", "error"),
     Metric("oracle_shown", "oracle_shown"),
+    Metric("chosen", "chosen"),
+    Metric("chosen_by_token", "chosen_by_token"),
+    Metric("chance", "chance"),
 )
 
 

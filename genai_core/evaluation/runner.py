@@ -15,6 +15,7 @@ from genai_core.evaluation.asking import AskedModel
 from genai_core.evaluation.benchmarks import text
 from genai_core.evaluation.benchmarks.calls import Judges, answer_requests, answer_rows, greedy, judged_case, pair_cases
 from genai_core.evaluation.benchmarks.names import is_closed_book
+from genai_core.evaluation.benchmarks.symbols import candidate_rows, candidates_of, choices
 from genai_core.evaluation.compare import (
     METRICS,
     Interval,
@@ -68,7 +69,11 @@ def measure_pairs(
     """Return a case for every pair of a task, and the answers to look at."""
     answers = model.complete(answer_requests(pairs), greedy(config), f"{task}-answers")
     scored = model.score(answer_rows(pairs), f"{task}-gold", config.bound_samples)
-    return pair_cases(pairs, answers, scored, verifier)
+    cases, shown = pair_cases(pairs, answers, scored, verifier)
+    if pairs and all(candidates_of(pair) for pair in pairs):
+        found = choices(pairs, model.score(candidate_rows(pairs), f"{task}-candidates", config.bound_samples))
+        cases = [{**case, **chosen} for case, chosen in zip(cases, found, strict=True)]
+    return cases, shown
 
 
 def measure_verdicts(

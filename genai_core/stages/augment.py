@@ -19,7 +19,14 @@ from typing import Any
 from genai_core.augmentation.pairs import build_pairs
 from genai_core.augmentation.retrieval_prompts import evaluation_pairs, recall, training_pairs
 from genai_core.augmentation.shown_documents import shown_documents
-from genai_core.config.data import AugmentationConfig, MarkdownSource, PydocsSource, S3Source, TrainTokenizer
+from genai_core.config.data import (
+    AugmentationConfig,
+    MarkdownSource,
+    PydocsSource,
+    S3Source,
+    SymbolPairs,
+    TrainTokenizer,
+)
 from genai_core.config.retrieval import NoRetrieval
 from genai_core.config.stages import AugmentStage
 from genai_core.data import pydocs
@@ -229,6 +236,14 @@ def _split(settings: AugmentationConfig, corpus: Corpus) -> None:
 
 
 def _write_pairs_of(settings: AugmentationConfig, corpus: Corpus) -> None:
+    if isinstance(settings.pairs, SymbolPairs):
+        corpus.pairs = {
+            side: build_pairs(
+                corpus.sides[side], settings.pairs, settings.seed, corpus.objects, held_out=side != "train"
+            )
+            for side in SIDES
+        }
+        return
     side_of = {document.doc_id: side for side in SIDES for document in corpus.sides[side]}
     documents = [document for document in corpus.documents if document.doc_id in side_of]
     corpus.pairs = {side: [] for side in SIDES}

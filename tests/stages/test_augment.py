@@ -25,6 +25,7 @@ from genai_core.config.data import (
     PydocsSource,
     QuotePairs,
     SplitConfig,
+    SymbolPairs,
     TextSource,
     TrainTokenizer,
 )
@@ -336,3 +337,34 @@ def test_the_tokenizer_of_a_base_model_is_taken_as_it_is(tmp_path, test_data):
     assert ours.get_vocab() == load_tokenizer(base).get_vocab()
     here = str(tmp_path).encode()
     assert not any(here in file.read_bytes() for file in context.output.rglob("*") if file.is_file())
+
+
+def test_several_classification_sets_become_prompts_of_their_own_side_with_symbols_of_their_own_pool(tmp_path):
+    rng = random.Random(0)
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    for name, labels in (("mood", ("glad", "sad")), ("size", ("small", "large", "huge"))):
+        with (folder / f"{name}.jsonl").open("w") as file:
+            for number in range(150):
+                text = " ".join("".join(rng.choices("bdgklmnprstaeiou", k=6)) for _ in range(8))
+                file.write(json.dumps({"text": text, "label": labels[number % len(labels)], "secret": "s"}) + "\n")
+    settings = AugmentationConfig(
+        source=JsonlSource(path=str(folder)),
+        pairs=SymbolPairs(min_exemplars=2, max_exemplars=3, eval_exemplars=2),
+        split={"heldout_fraction": 0.2, "sealed_fraction": 0.2},
+        tokenizer=SMALL,
+    )
+    context, result = run(tmp_path, settings)
+    pairs = {side: read_pairs(context.output / "pairs" / f"{side}.parquet") for side in SIDES}
+    for side, found in pairs.items():
+        own = {document.doc_id for document in read_documents_file(context.output / "documents" / f"{side}.parquet")}
+        assert {pair.check["dataset"] for pair in found} == {"mood.jsonl", "size.jsonl"}
+        assert all({pair.doc_id, *pair.check["exemplars"]} <= own for pair in found)
+    assert {pair.task for pair in pairs["train"]} == {"symbols"}
+    assert {pair.task for pair in pairs["sealed"]} == {
+        "symbols", "symbols_instructed", "labels", "labels_instructed", "flipped"
+    }  # fmt: skip
+    symbols = {side: {pair.completion for pair in found if pair.task == "symbols"} for side, found in pairs.items()}
+    assert not symbols["train"] & (symbols["heldout"] | symbols["sealed"])
+    assert "secret" not in (context.output / "documents" / "train.parquet").read_bytes().decode("latin-1")
+    assert result.metrics
