@@ -16,6 +16,7 @@ class ArtifactKind(StrEnum):
     DATASET = "dataset"
     MODEL = "model"
     ADAPTER = "adapter"
+    ERASER = "eraser"
     REPORT = "report"
 
 
