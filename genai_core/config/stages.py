@@ -8,6 +8,7 @@ from pydantic import Field
 
 from genai_core.config.base import Config, Fraction, LeftOutWhile, NonNegativeInt, PositiveInt
 from genai_core.config.data import AugmentationConfig
+from genai_core.config.erasure import ErasureConfig
 from genai_core.config.generation import SamplingConfig
 from genai_core.config.lifecycle import EvaluationConfig, GuardConfig, SynthesisConfig
 from genai_core.config.model import Base
@@ -100,6 +101,15 @@ class EvaluateStage(Config):
     shots: Annotated[NonNegativeInt, LeftOutWhile(0)] = Field(
         default=0, description="Solved training pairs before each question; then only answers are measured, no text."
     )
+
+
+class EraseStage(Config):
+    """Inputs: `model`, `corpus`; `labelled` (the texts of a labelled concept), `crows_pairs`, `gap` where the config names them.
+
+    Output: eraser.
+    """
+
+    erasure: ErasureConfig
 
 
 class VerifyStage(Config):

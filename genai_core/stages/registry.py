@@ -14,6 +14,7 @@ from typing import Any
 from genai_core.config.base import Config
 from genai_core.config.stages import (
     AugmentStage,
+    EraseStage,
     EvaluateStage,
     MeasureCorrectionStage,
     MeasureGenerationStage,
@@ -54,6 +55,7 @@ STAGES = {
         Stage("sample-corrections", 3, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),
         Stage("measure-correction", 2, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
         Stage("evaluate", 3, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
+        Stage("erase", 1, ArtifactKind.ERASER, EraseStage, "erase:erase"),
         Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),
     )
 }
