@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from genai_core.config.base import Config, Fraction, NonNegativeInt
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
+from genai_core.config.erasure import ErasureConfig
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
 from genai_core.config.training import (
@@ -69,6 +70,9 @@ class Recipe(Config):
     recursion: RecursionConfig = Field(default=RecursionConfig(), description="Recursive synthetic data.")
     correction: CorrectionConfig = Field(default=CorrectionConfig(), description="Self-correction.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="What is measured.")
+    erasure: ErasureConfig = Field(
+        default=ErasureConfig(), description="Concept erasure; computed by the flow `erasure` alone."
+    )
     promotion: PromotionConfig = Field(default=PromotionConfig(), description="Registration and the gate.")
     compute: ComputeConfig = Field(
         default=ComputeConfig(), description="Where it runs; never part of a result's identity."
