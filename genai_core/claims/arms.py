@@ -13,12 +13,13 @@ from genai_core.claims.base import Setting
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, CleaningConfig, PydocsSource, TrainTokenizer
 from genai_core.config.model import ScratchBase
-from genai_core.config.stages import PretrainStage
-from genai_core.config.training import Muon, Objective, TrainingConfig
+from genai_core.config.stages import PretrainStage, TuneStage
+from genai_core.config.training import AdamW, Distillation, Muon, Objective, Optimizer, TrainingConfig
 from genai_core.data.order import noise_of_rows
 from genai_core.data.packing import PackedRows
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.models.load import load_model
+from genai_core.models.resolve import resolve_base
 from genai_core.objectives.base import Weighted
 from genai_core.objectives.registry import build_objectives
 from genai_core.stages.alone import prepare_alone, run_alone
@@ -43,22 +44,38 @@ def small_corpus(setting: Setting, **changes: Any) -> Path:
     return prepare_alone(AugmentationConfig(**{**values, **changes}), setting.work)
 
 
-def pretrain_arm(setting: Setting, corpus: Path, objective: Objective, steps: int, **changes: Any) -> Path:
+def pretrain_arm(setting: Setting, corpus: Path, objective: Objective, steps: int, *, base: ScratchBase = BASE) -> Path:
     """Return the folder of a model that was trained from scratch with an objective; equal seeds start equal."""
-    count = setting.steps(steps)
-    values: dict[str, Any] = {
-        "objective": objective,
-        "steps": count,
-        "global_batch_tokens": 32 * SEQ_LEN,
-        "seq_len": SEQ_LEN,
-        "optimizer": Muon(),
-        "evaluate_every_steps": count,
-        "checkpoint_every_steps": count,
-        "seed": setting.seed,
-    }
-    config = PretrainStage(base=BASE, training=TrainingConfig(**{**values, **changes}))
+    config = PretrainStage(base=base, training=_training(setting, objective, steps, Muon()))
+    return _run(setting, "pretrain", config, {"corpus": corpus})
+
+
+def tune_arm(setting: Setting, model: Path, corpus: Path, objective: Objective, steps: int) -> Path:
+    """Return the folder of a model that was trained on with an objective."""
+    config = TuneStage(training=_training(setting, objective, steps, AdamW(learning_rate=1e-3)))
+    return _run(setting, "tune", config, {"corpus": corpus, "model": model})
+
+
+def _run(setting: Setting, stage: str, config: PretrainStage | TuneStage, inputs: dict[str, Path]) -> Path:
+    objective, refs = config.training.objective, {}
+    if isinstance(objective, Distillation) and (teacher := resolve_base(objective.teacher)) is not None:
+        refs["teacher"] = teacher
     compute = ComputeConfig(threads=setting.threads)
-    return run_alone("pretrain", config, {"corpus": corpus}, setting.work, compute=compute).output
+    return run_alone(stage, config, inputs, setting.work, refs=refs, compute=compute).output
+
+
+def _training(setting: Setting, objective: Objective, steps: int, optimizer: Optimizer) -> TrainingConfig:
+    count = setting.steps(steps)
+    return TrainingConfig(
+        objective=objective,
+        steps=count,
+        global_batch_tokens=32 * SEQ_LEN,
+        seq_len=SEQ_LEN,
+        optimizer=optimizer,
+        evaluate_every_steps=count,
+        checkpoint_every_steps=count,
+        seed=setting.seed,
+    )
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from genai_core.claims import combination, diffusion
+from genai_core.claims import combination, diffusion, distillation, grit
 from genai_core.claims.base import Claim
 
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (combination.CLAIM, diffusion.CLAIM)}
+CLAIMS: dict[str, Claim] = {
+    claim.name: claim for claim in (combination.CLAIM, diffusion.CLAIM, distillation.CLAIM, grit.CLAIM)
+}

@@ -28,7 +28,9 @@ from genai_core.errors import ConfigError, DataError
 USER_HEADER = "<|user|>\n"
 EMBED_HEADER = "<|embed|>\n"
 EMBEDDING = "embedding.json"
-"""File of a model's folder that tells how it embeds: the `contrastive` objective of its training."""
+"""File of a model's folder that tells how it embeds: the `contrastive` objective of its training, and its rows' length."""
+
+ROW_TOKENS = "row_tokens"
 
 
 @dataclass(frozen=True, slots=True)

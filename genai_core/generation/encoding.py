@@ -8,6 +8,7 @@ share a pass; what fills it up is a segment of its own, so that a text's vector 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genai_core.config.training import Contrastive
-from genai_core.data.retrieval_rows import EMBEDDING, embedding_header
+from genai_core.data.retrieval_rows import EMBEDDING, ROW_TOKENS, embedding_header
 from genai_core.data.tokenizer import encode_documents, load_tokenizer
 from genai_core.errors import ModelError
 from genai_core.generation.prompts import longest_row
@@ -32,7 +33,9 @@ BATCH_TOKENS = 4096
 class Encoder:
     """Vectors of queries and documents. Not thread safe."""
 
-    def __init__(self, model: Any, tokenizer: Any, how: Contrastive, batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, how: Contrastive, batch_tokens: int = BATCH_TOKENS, longest: int = 0
+    ) -> None:
         """Keep the model.
 
         Args:
@@ -40,12 +43,13 @@ class Encoder:
             tokenizer: its tokenizer.
             how: as it was trained.
             batch_tokens: most tokens in one pass, unless a single text is longer.
+            longest: tokens that a text is cut to, its header included; 0 = what the model holds.
         """
         self.model = model
         self._tokenizer = tokenizer
         self._how = how
         self._batch_tokens = batch_tokens
-        self._longest = longest_row(model.config) or 1 << 20
+        self._longest = longest or longest_row(model.config) or 1 << 20
 
     @staticmethod
     def open(path: Path) -> Encoder:
@@ -60,8 +64,9 @@ class Encoder:
                 f"The model in {path} was not trained to embed: it has no {EMBEDDING}. Train with objective kind 'contrastive', "
                 "alone or in a mixture."
             )
-        how = Contrastive.model_validate_json(told.read_text(encoding="utf-8"))
-        return Encoder(load_model(path), load_tokenizer(path), how)
+        settings = json.loads(told.read_text(encoding="utf-8"))
+        longest = settings.pop(ROW_TOKENS)  # positions behind it have never been trained
+        return Encoder(load_model(path), load_tokenizer(path), Contrastive.model_validate(settings), longest=longest)
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of queries, (N, D) float32 of length 1; an empty text has the zero vector."""

@@ -21,7 +21,7 @@ from genai_core.config.model import Base, LoraAdapter, ScratchBase
 from genai_core.config.training import LinkedLm, TrainingConfig, embedding_of, mixed_datasets, writer_of
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
-from genai_core.data.retrieval_rows import EMBEDDING
+from genai_core.data.retrieval_rows import EMBEDDING, ROW_TOKENS
 from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
 from genai_core.errors import ModelError
@@ -270,7 +270,8 @@ def _write_model(model: Any, tokenizer: Any, config: TrainingConfig, output: Pat
         write_writer(output, writer)
     embedding = embedding_of(config.objective)
     if embedding is not None:
-        (output / EMBEDDING).write_text(embedding.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        told = {**embedding.model_dump(mode="json"), ROW_TOKENS: config.seq_len}
+        (output / EMBEDDING).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if row_head is not None:
         save_row_head(row_head, output)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -70,7 +71,10 @@ def test_the_folder_of_a_model_tells_how_it_embeds(tmp_path, tokenizer, model) -
     save_model(model, tokenizer, tmp_path)
     with pytest.raises(ModelError, match=r"was not trained to embed: it has no embedding\.json"):
         Encoder.open(tmp_path)
-    (tmp_path / EMBEDDING).write_text(HOW["weighted"].model_dump_json())
-    expected = Encoder(model, tokenizer, HOW["weighted"]).queries(TEXTS)
-    np.testing.assert_allclose(Encoder.open(tmp_path).queries(TEXTS), expected, atol=1e-6)
+    (tmp_path / EMBEDDING).write_text(json.dumps({**HOW["weighted"].model_dump(), "row_tokens": 64}))
+    expected = Encoder(model, tokenizer, HOW["weighted"], longest=64).queries([*TEXTS, sentence(1, 400)])
+    np.testing.assert_allclose(Encoder.open(tmp_path).queries([*TEXTS, sentence(1, 400)]), expected, atol=1e-6)
+    whole = Encoder(model, tokenizer, HOW["weighted"]).queries([sentence(1, 400)])
+    assert float(np.abs(expected[-1] - whole[0]).max()) > 1e-3, "it is cut where the rows of the training ended"
+    expected = expected[: len(TEXTS)]
     assert float(np.abs(expected - Encoder(model, tokenizer, HOW["mean"]).queries(TEXTS)).max()) > 1e-3
