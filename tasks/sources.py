@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from genai_core.config.base import Config
+from genai_core.config.objectives import Distillation
 from genai_core.config.recipe import Recipe
-from genai_core.config.training import Distillation, TrainingConfig
+from genai_core.config.training import TrainingConfig
 from genai_core.storage.artifact import ArtifactRef
 from tasks.session import current_session
 

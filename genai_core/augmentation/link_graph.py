@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from genai_core.config.training import LinkedLm
+from genai_core.config.objectives import LinkedLm
 from genai_core.data.documents import Document
 from genai_core.data.linked_rows import Segment, cut_evenly
 

@@ -13,8 +13,9 @@ from genai_core.claims.base import Setting
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, CleaningConfig, PydocsSource, TrainTokenizer
 from genai_core.config.model import ScratchBase
+from genai_core.config.objectives import Distillation, Objective
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import AdamW, Distillation, Muon, Objective, Optimizer, TrainingConfig
+from genai_core.config.training import AdamW, Muon, Optimizer, TrainingConfig
 from genai_core.data.order import noise_of_rows
 from genai_core.data.packing import PackedRows
 from genai_core.data.tokenizer import load_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from genai_core.claims.arms import heldout_losses, pretrain_arm, small_corpus
 from genai_core.claims.base import Cases, Claim, Comparison, Setting
 from genai_core.config.masking import Masking, SpanUnit
-from genai_core.config.training import CausalLm, HybridLm, MaskedLm, Objective
+from genai_core.config.objectives import CausalLm, HybridLm, MaskedLm, Objective
 
 STEPS = 500
 SPANS = Masking(rate=0.3, final_rate=0.15, unit=SpanUnit())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from genai_core.claims.arms import heldout_losses, pretrain_arm, small_corpus
 from genai_core.claims.base import Cases, Claim, Comparison, Setting
 from genai_core.claims.combination import SPANS, STEPS
-from genai_core.config.training import CausalLm, HybridLm, MaskedDiffusion
+from genai_core.config.objectives import CausalLm, HybridLm, MaskedDiffusion
 
 
 def measure(setting: Setting) -> Cases:

@@ -6,7 +6,7 @@ from genai_core.claims.arms import BASE, heldout_losses, pretrain_arm, small_cor
 from genai_core.claims.base import Cases, Claim, Comparison, Setting
 from genai_core.claims.combination import STEPS
 from genai_core.config.model import FolderBase
-from genai_core.config.training import CausalLm, Distillation, Objective
+from genai_core.config.objectives import CausalLm, Distillation, Objective
 
 STUDENT_STEPS = 300
 STUDENT = BASE.model_copy(update={"n_layers": 2, "d_model": 96, "n_heads": 4, "n_kv_heads": 4, "d_ff": 256})

@@ -11,7 +11,7 @@ from genai_core.augmentation.retrieval_examples import retrieval_examples
 from genai_core.claims.arms import SEQ_LEN, heldout_losses, pretrain_arm, small_corpus, tune_arm
 from genai_core.claims.base import Cases, Claim, Comparison, Setting
 from genai_core.claims.combination import STEPS
-from genai_core.config.training import CausalLm, Contrastive, MixedDataset, Mixture, MixtureTerm
+from genai_core.config.objectives import CausalLm, Contrastive, MixedDataset, Mixture, MixtureTerm
 from genai_core.data.documents import read_documents_file
 from genai_core.data.tokenizer import load_tokenizer
 from genai_core.evaluation.benchmarks.retrieval import Search, rank_by_vectors, rank_by_words, retrieval_cases

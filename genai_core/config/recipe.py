@@ -12,10 +12,8 @@ from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainToken
 from genai_core.config.erasure import ErasureConfig
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
-from genai_core.config.training import (
-    AdamW,
+from genai_core.config.objectives import (
     LinkedLm,
-    TrainingConfig,
     Ul2,
     ends_causal,
     kinds_of,
@@ -24,6 +22,7 @@ from genai_core.config.training import (
     reads_forward,
     writer_of,
 )
+from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genai_core.config.training import RELATIONS, Relation
+from genai_core.config.objectives import RELATIONS, Relation
 from genai_core.data.packing import PackedRow, RowWriter
 from genai_core.errors import DataError
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genai_core.config.training import Contrastive
+from genai_core.config.objectives import Contrastive
 from genai_core.data.retrieval_rows import EMBEDDING, ROW_TOKENS, embedding_header
 from genai_core.data.tokenizer import encode_documents, load_tokenizer
 from genai_core.errors import ModelError

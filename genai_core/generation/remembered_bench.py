@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from genai_core.config.training import Contrastive
+from genai_core.config.objectives import Contrastive
 from genai_core.generation.encoding import Encoder
 from genai_core.generation.remembered import Remembered, read_on, states_of
 from genai_core.models.load import load_model

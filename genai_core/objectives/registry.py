@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, assert_never
 
 from genai_core.config.masking import Masking
-from genai_core.config.training import (
+from genai_core.config.objectives import (
     BlockDiffusion,
     CausalLm,
     Contrastive,
@@ -19,7 +19,7 @@ from genai_core.config.training import (
     Reads,
     Ul2,
 )
-from genai_core.config.training import Objective as ObjectiveConfig
+from genai_core.config.objectives import Objective as ObjectiveConfig
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.data.tokenizer import document_end_id, document_start_id
 from genai_core.data.ul2_marks import Ul2Marks

@@ -15,8 +15,9 @@ from typing import Any
 
 from genai_core.augmentation.outlook import Outlook
 from genai_core.config.model import Base, GgufBase, LoraAdapter, ScratchBase
+from genai_core.config.objectives import Distillation
 from genai_core.config.recipe import Recipe
-from genai_core.config.training import Distillation, TrainingConfig
+from genai_core.config.training import TrainingConfig
 
 TRAINING_SHARE = 1.2
 """Of the measured float32 product; bfloat16 pushes it above 1, attention and the optimizer push it down."""

@@ -12,15 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genai_core.config.objectives import Distillation, LinkedLm, embedding_of, mixed_datasets, writer_of
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import (
-    Distillation,
-    LinkedLm,
-    TrainingConfig,
-    embedding_of,
-    mixed_datasets,
-    writer_of,
-)
+from genai_core.config.training import TrainingConfig
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult

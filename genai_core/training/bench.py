@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from genai_core.config.training import AdamW, CausalLm, Objective, TrainingConfig, Wsd
+from genai_core.config.objectives import CausalLm, Objective
+from genai_core.config.training import AdamW, TrainingConfig, Wsd
 from genai_core.data.packing import PackedRows, pack_documents
 from genai_core.models.fused import choose_kernels
 from genai_core.models.process_memory import keep_freed_memory

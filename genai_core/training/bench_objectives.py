@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from genai_core.config.model import FolderBase
-from genai_core.config.training import (
+from genai_core.config.objectives import (
     BlockDiffusion,
     CausalLm,
     Contrastive,

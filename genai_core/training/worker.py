@@ -18,7 +18,8 @@ from pydantic import Field
 from genai_core.config.base import Config
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import Base, LoraAdapter, ScratchBase
-from genai_core.config.training import LinkedLm, TrainingConfig, embedding_of, mixed_datasets, writer_of
+from genai_core.config.objectives import LinkedLm, embedding_of, mixed_datasets, writer_of
+from genai_core.config.training import TrainingConfig
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows
 from genai_core.data.retrieval_rows import EMBEDDING, ROW_TOKENS

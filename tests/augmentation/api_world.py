@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from genai_core.config.training import AdamW, CausalLm, Cosine, TrainingConfig
+from genai_core.config.objectives import CausalLm
+from genai_core.config.training import AdamW, Cosine, TrainingConfig
 from genai_core.data.bm25 import Bm25Index
 from genai_core.data.documents import Pair
 from genai_core.data.packing import pack_examples

@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from genai_core.augmentation.link_graph import place_links, segments_of, similar_documents
-from genai_core.config.training import LinkedLm
+from genai_core.config.objectives import LinkedLm
 from genai_core.data.documents import Document
 
 DOCUMENTS = [

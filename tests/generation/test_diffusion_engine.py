@@ -14,7 +14,8 @@ from small_run import MemoryLog, alone
 from tiny_llama import build_model, sentence
 
 from genai_core.config.generation import DiffusionWriter, SamplingConfig, Unmasking, UnmaskingConfig
-from genai_core.config.training import AdamW, BlockDiffusion, MaskedDiffusion, TrainingConfig, writer_of
+from genai_core.config.objectives import BlockDiffusion, MaskedDiffusion, writer_of
+from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.documents import Pair
 from genai_core.data.masking import Vocabulary
 from genai_core.data.templates import end_token_ids, render_prompt

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_llama import build_model, sentence
 
-from genai_core.config.training import Contrastive
+from genai_core.config.objectives import Contrastive
 from genai_core.data.collate import collate
 from genai_core.data.retrieval_rows import EMBEDDING, RetrievalExample, build_retrieval_rows
 from genai_core.errors import ModelError

@@ -12,7 +12,8 @@ sys.path.append(str(Path(__file__).parent.parent / "training"))
 from small_run import SEQ_LEN, VOCAB, MemoryLog, run_small, small_config, small_model
 
 from genai_core.config.generation import UnmaskingConfig
-from genai_core.config.training import AdamW, MaskedDiffusion
+from genai_core.config.objectives import MaskedDiffusion
+from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_examples
 from genai_core.generation.masked_model import masked_predictor
 from genai_core.generation.unmasking import mask_predict, unmask

@@ -8,7 +8,7 @@ import torch
 from tiny_llama import build_model, sentence
 from transformers import LlamaForCausalLM
 
-from genai_core.config.training import Contrastive
+from genai_core.config.objectives import Contrastive
 from genai_core.data.templates import end_token_ids, render_prompt
 from genai_core.errors import ModelError
 from genai_core.generation.encoding import Encoder

@@ -14,7 +14,7 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "training"))
 from small_run import SEQ_LEN, VOCAB, alone, largest_difference, small_model, small_rows
 
-from genai_core.config.training import BlockDiffusion
+from genai_core.config.objectives import BlockDiffusion
 from genai_core.data.order import noise_for_step
 from genai_core.data.packing import pack_examples
 from genai_core.models.backbone import head_weight, hidden_states, see_segments

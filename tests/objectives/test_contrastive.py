@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
-from genai_core.config.training import Contrastive
+from genai_core.config.objectives import Contrastive
 from genai_core.models.backbone import keep_float64, see_segments
 from genai_core.objectives.contrastive import (
     ContrastiveObjective,

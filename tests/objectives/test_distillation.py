@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from genai_core.config.training import Distillation
+from genai_core.config.objectives import Distillation
 from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.objectives.distillation import DistillationObjective, Divergence
 from genai_core.objectives.registry import build_objectives

@@ -16,7 +16,7 @@ from tiny_encoders import SIZES, VOCAB, tiny_encoder
 from two_hop_world import SEQ_LEN, world_tokenizer
 
 from genai_core.config.masking import Masking
-from genai_core.config.training import LinkedLm, MaskedLm
+from genai_core.config.objectives import LinkedLm, MaskedLm
 from genai_core.data.collate import collate
 from genai_core.data.linked_rows import pair_row
 from genai_core.data.masking import Masker, Vocabulary

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genai_core.config.training import CausalLm, Contrastive, Mixture, MixtureTerm
+from genai_core.config.objectives import CausalLm, Contrastive, Mixture, MixtureTerm
 from genai_core.objectives.base import CoupledObjective
 from genai_core.objectives.causal_lm import CausalLmObjective, causal_lm_loss
 from genai_core.objectives.registry import build_objectives

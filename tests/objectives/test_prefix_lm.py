@@ -12,7 +12,7 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "training"))
 from small_run import alone, largest_difference, run_small, small_config, small_model, small_rows, weights
 
-from genai_core.config.training import PrefixLm
+from genai_core.config.objectives import PrefixLm
 from genai_core.data.order import noise_for_step
 from genai_core.data.packing import pack_examples
 from genai_core.models.backbone import hidden_states

@@ -12,7 +12,7 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "training"))
 from small_run import alone, largest_difference, small_model, small_rows
 
-from genai_core.config.training import Ul2
+from genai_core.config.objectives import Ul2
 from genai_core.data.order import noise_for_step
 from genai_core.data.packing import pack_examples
 from genai_core.data.tokenizer import train_tokenizer

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from genai_core.config.training import CausalLm
+from genai_core.config.objectives import CausalLm
 from genai_core.data.order import noise_of_rows
 from genai_core.data.packing import pack_documents
 from genai_core.models.process_memory import forget_peak, peak_bytes, return_freed_memory

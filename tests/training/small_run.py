@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from genai_core.config.training import AdamW, CausalLm, Contrastive, Mixture, MixtureTerm, TrainingConfig
+from genai_core.config.objectives import CausalLm, Contrastive, Mixture, MixtureTerm
+from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.packing import PackedRows, pack_examples
 from genai_core.models.backbone import keep_float64
 from genai_core.objectives.registry import build_objectives

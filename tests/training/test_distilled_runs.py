@@ -19,7 +19,8 @@ from small_run import (
 from transformers import LlamaConfig, LlamaForCausalLM
 from worker_case import arguments, digests, make_corpus
 
-from genai_core.config.training import AdamW, CausalLm, Distillation
+from genai_core.config.objectives import CausalLm, Distillation
+from genai_core.config.training import AdamW
 from genai_core.data.collate import collate
 from genai_core.data.tokenizer import load_tokenizer, train_tokenizer
 from genai_core.errors import InterruptedRunError, ModelError

@@ -26,7 +26,8 @@ from worker_case import arguments, make_corpus, texts
 sys.path.append(str(Path(__file__).parent.parent / "models"))
 from tiny_encoders import tiny_encoder
 
-from genai_core.config.training import AdamW, MaskedLm
+from genai_core.config.objectives import MaskedLm
+from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_documents
 from genai_core.data.tokenizer import document_end_id, document_start_id, load_tokenizer
 from genai_core.errors import InterruptedRunError, ModelError

@@ -13,7 +13,8 @@ import pytest
 import torch
 from small_run import SEQ_LEN, MemoryLog, alone, run_small, small_config, small_model
 
-from genai_core.config.training import AdamW, CausalLm, Contrastive, MixedDataset, Mixture, MixtureTerm
+from genai_core.config.objectives import CausalLm, Contrastive, MixedDataset, Mixture, MixtureTerm
+from genai_core.config.training import AdamW
 from genai_core.data.collate import collate
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import PackedRows, pack_examples, pack_groups

@@ -17,8 +17,9 @@ from two_hop_world import LANGUAGES, PEOPLE, SEQ_LEN, TOWNS, second_hops, world,
 from genai_core.augmentation.link_graph import segments_of
 from genai_core.config.masking import Masking
 from genai_core.config.model import LoraAdapter, ScratchBase
+from genai_core.config.objectives import LinkedLm, Relation
 from genai_core.config.stages import PretrainStage
-from genai_core.config.training import AdamW, LinkedLm, Relation, TrainingConfig
+from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.documents import write_documents
 from genai_core.data.linked_rows import PairDrawer, segment_tokens, write_pairs_of_segments
 from genai_core.data.packing import PackedRows

@@ -22,8 +22,7 @@ from small_run import (
 )
 
 from genai_core.config.masking import Masking, WordUnit
-from genai_core.config.training import (
-    AdamW,
+from genai_core.config.objectives import (
     BlockDiffusion,
     CausalLm,
     HybridLm,
@@ -32,6 +31,7 @@ from genai_core.config.training import (
     Mixture,
     MixtureTerm,
 )
+from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError
 from genai_core.objectives.registry import build_objectives

@@ -18,7 +18,8 @@ from small_run import (
     weights,
 )
 
-from genai_core.config.training import CausalLm, MaskedLm, MixedDataset, Mixture, MixtureTerm, ShorterRows
+from genai_core.config.objectives import CausalLm, MaskedLm, MixedDataset, Mixture, MixtureTerm
+from genai_core.config.training import ShorterRows
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from genai_core.config.training import Mixture, Objective
+from genai_core.config.objectives import Mixture, Objective
 from genai_core.training import bench, bench_objectives
 
 TINY = bench.Size(layers=2, width=32, heads=2, kv_heads=2, d_ff=64, vocab=97, row_tokens=64, step_tokens=256)

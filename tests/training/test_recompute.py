@@ -11,7 +11,7 @@ from small_run import JOINT, alone, small_model, small_rows, small_tokenizer
 from torch.autograd.graph import saved_tensors_hooks
 
 from genai_core.config.model import LoraAdapter
-from genai_core.config.training import CausalLm, MaskedDiffusion
+from genai_core.config.objectives import CausalLm, MaskedDiffusion
 from genai_core.data.order import noise_of_rows
 from genai_core.errors import ConfigError
 from genai_core.models.adapters import add_adapter

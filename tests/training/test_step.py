@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_run import EMBEDDING, JOINT, alone, largest_difference, small_model, small_rows
 
-from genai_core.config.training import CausalLm, Contrastive, Mixture, MixtureTerm
+from genai_core.config.objectives import CausalLm, Contrastive, Mixture, MixtureTerm
 from genai_core.data.collate import collate
 from genai_core.models.backbone import head_weight, hidden_states, see_segments
 from genai_core.objectives.contrastive import contrastive_loss, contrastive_scores, pool_segments

@@ -18,7 +18,8 @@ from small_run import (
 )
 from transformers import LlamaForCausalLM
 
-from genai_core.config.training import AdamW, CausalLm, Cosine, SpikeConfig
+from genai_core.config.objectives import CausalLm
+from genai_core.config.training import AdamW, Cosine, SpikeConfig
 from genai_core.data.collate import collate
 from genai_core.data.order import rows_for_step
 from genai_core.data.packing import pack_examples

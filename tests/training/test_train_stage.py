@@ -9,9 +9,7 @@ from worker_case import digests, make_corpus, texts
 
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import LoraAdapter, ScratchBase
-from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import (
-    AdamW,
+from genai_core.config.objectives import (
     BlockDiffusion,
     Contrastive,
     Distillation,
@@ -19,9 +17,10 @@ from genai_core.config.training import (
     MixedDataset,
     Mixture,
     MixtureTerm,
-    TrainingConfig,
     writer_of,
 )
+from genai_core.config.stages import PretrainStage, TuneStage
+from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.documents import Document, Pair, write_documents, write_pairs
 from genai_core.data.packing import PackedRows
 from genai_core.data.tokenizer import train_tokenizer

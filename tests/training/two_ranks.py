@@ -11,7 +11,8 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from small_run import JOINT, MemoryLog, run_small, small_config, small_model, small_rows, weights
 
-from genai_core.config.training import BlockDiffusion, CausalLm, Distillation, HybridLm, MaskedDiffusion, SpikeConfig
+from genai_core.config.objectives import BlockDiffusion, CausalLm, Distillation, HybridLm, MaskedDiffusion
+from genai_core.config.training import SpikeConfig
 from genai_core.data.collate import collate
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut

@@ -18,7 +18,8 @@ from small_run import JOINT, SEQ_LEN, MemoryLog, run_small, small_config, small_
 from worker_case import arguments, make_corpus
 
 from genai_core.config.model import LoraAdapter
-from genai_core.config.training import AdamW, CausalLm, HybridLm, LocalSgd
+from genai_core.config.objectives import CausalLm, HybridLm
+from genai_core.config.training import AdamW, LocalSgd
 from genai_core.errors import InterruptedRunError
 from genai_core.models.adapters import add_adapter
 from genai_core.models.recompute import recompute_layers
