@@ -21,7 +21,7 @@ from genai_core.evaluation.compare import (
     resampled_sums,
     wilson_interval,
 )
-from genai_core.representations.probing import ProbeScore, fit_probe, score_probe
+from genai_core.representations.probing import ProbeScore, fit_probe, score_probe, split_in_two
 
 BEFORE, AFTER, RANDOM = "before", "after", "random"
 ARMS = (BEFORE, AFTER, RANDOM)
@@ -58,7 +58,7 @@ def probe_rows(
         for side, (x, labels) in (("fitted", fitted), ("heldout", heldout)):
             if len(labels):
                 rows.append(_probe_row(kind, side, [score_probe(probe, x, labels, n_labels)]))
-        halves = [(heldout[0][at::2], heldout[1][at::2]) for at in (0, 1)]
+        halves = [(heldout[0][half], heldout[1][half]) for half in split_in_two(len(heldout[1]), seed)]
         if all(len(labels) for _, labels in halves):
             scores = [
                 score_probe(fit_probe(x, labels, n_labels, hidden=units, seed=seed), *other, n_labels)

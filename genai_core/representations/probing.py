@@ -7,8 +7,9 @@
 After LEACE no linear probe fitted on what the eraser was fitted on gains any bit there: that is guaranteed. Nothing is
 guaranteed of a non-linear probe, nor of fresh data, where a linear one stays near the best constant guess, not exactly at it.
 
-Both are fitted whole-batch in float64 on standardised features, with a weak penalty without which separable classes have
-no optimum; L-BFGS, no randomness but the seeded start of the hidden layer.
+Both are fitted whole-batch in float64 on standardised features, with the penalty that does best when each half of the texts is
+predicted from the other: of few texts with many features a weakly penalised probe is right more often than not, and yet surer
+of itself than it should be. L-BFGS; no randomness but the seeded start of the hidden layer.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-PENALTY = 1e-3
-"""Times half the squared weights, beside the mean loss."""
+PENALTIES = (1e-3, 1e-2, 1e-1)
+"""Times half the squared weights, beside the mean loss; the first where a label is in one half only."""
 
-ITERATIONS = 200
+ITERATIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,32 @@ class ProbeScore:
 
 
 def fit_probe(x: Tensor, labels: Tensor, n_labels: int, *, hidden: int = 0, seed: int = 0) -> Probe:
-    """Return a probe of labels from features.
+    """Return a probe of labels from features, its penalty chosen on halves.
 
     Args:
         x: (n, d) features.
         labels: (n,) from 0.
         n_labels: how many there are.
         hidden: units of the hidden layer; 0 = a linear probe.
-        seed: of the hidden layer's start.
+        seed: of the hidden layer's start and of the halves.
     """
+    halves = [(x[half], labels[half]) for half in split_in_two(len(labels), seed)]
+    penalty = PENALTIES[0]
+    if all(set(own.tolist()) == set(labels.tolist()) for _, own in halves):
+        losses = [
+            sum(
+                float(
+                    cross_entropy(_fit(*own, n_labels, hidden, seed, each)(other.double()), expected, reduction="sum")
+                )
+                for own, (other, expected) in (halves, halves[::-1])
+            )
+            for each in PENALTIES
+        ]
+        penalty = PENALTIES[losses.index(min(losses))]
+    return _fit(x, labels, n_labels, hidden, seed, penalty)
+
+
+def _fit(x: Tensor, labels: Tensor, n_labels: int, hidden: int, seed: int, penalty: float) -> Probe:
     x = x.double()
     mean, deviation = x.mean(0), x.std(0, correction=0)
     scale = torch.where(deviation > 1e-9 * (1 + mean.abs()), 1 / deviation.clamp_min(1e-300), 0.0)
@@ -74,13 +92,19 @@ def fit_probe(x: Tensor, labels: Tensor, n_labels: int, *, hidden: int = 0, seed
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        penalty = PENALTY / 2 * sum(weight.square().sum() for weight in weights if weight.ndim == 2)
-        loss = cross_entropy(_logits(standard, tuple(weights)), labels) + penalty
+        squares = torch.stack([weight.square().sum() for weight in weights if weight.ndim == 2]).sum()
+        loss = cross_entropy(_logits(standard, tuple(weights)), labels) + penalty / 2 * squares
         loss.backward()
         return loss
 
     optimizer.step(closure)
     return Probe(mean, scale, tuple(weight.detach() for weight in weights))
+
+
+def split_in_two(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of two random halves; every other row would be all of one label where labels alternate."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values
 
 
 def score_probe(probe: Probe, x: Tensor, labels: Tensor, n_labels: int) -> ProbeScore:

@@ -168,6 +168,17 @@ def test_a_rare_class_is_erased() -> None:
     assert float(eraser(x)[:3, 0].mean()) == pytest.approx(float(x[:, 0].mean()), abs=1e-9)
 
 
+def test_a_weak_concept_is_erased() -> None:
+    """A correlation of about 1e-4: far below any tolerance that one would choose by eye."""
+    x, z = draw(k=2)
+    weak = x - z @ ((z.T @ x) / z.sum(0)[:, None])
+    weak[:, 0] += 1e-4 * float(weak[:, 0].std()) * z[:, 0]
+    moments = measure(weak, z)
+    eraser = fit_leace(moments)
+    assert eraser.rank == 1 and float(eraser.correlations[0]) < 1e-3
+    assert residual_correlation(eraser, moments) < 1e-12
+
+
 def test_what_is_not_there_is_not_erased() -> None:
     x, z = draw(k=3)
     unrelated = x - (z @ ((z.T @ x) / z.sum(0)[:, None]))

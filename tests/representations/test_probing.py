@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from genai_core.representations.erasers import fit_leace
 from genai_core.representations.moments import measure
-from genai_core.representations.probing import fit_probe, score_probe
+from genai_core.representations.probing import PENALTIES, _fit, fit_probe, score_probe
 
 
 def xor(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def test_a_score_counts_against_the_best_constant_guess() -> None:
     score = score_probe(fit_probe(x, labels, 2), x, labels, 2)
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     assert (score.right, score.n, score.majority) == (8, 8, 0.75)
-    assert score.bits == pytest.approx(entropy, abs=0.1) and score.bits < entropy
+    assert score.bits == pytest.approx(entropy, abs=0.3) and score.bits < entropy
     nothing = torch.zeros(8, 3)
     assert score_probe(fit_probe(nothing, labels, 2), nothing, labels, 2).bits == pytest.approx(0.0, abs=1e-9)
 
@@ -59,3 +59,16 @@ def test_units_do_not_matter_and_the_seed_does_what_it_says() -> None:
             fit_probe(x * 1000 + 5, labels, 2, hidden=hidden, seed=3)(x * 1000 + 5), first(x), atol=1e-3
         )
         assert torch.equal(fit_probe(x, labels, 2, hidden=hidden, seed=3)(x), first(x))
+
+
+def test_few_texts_with_many_features_do_not_make_a_probe_too_sure() -> None:
+    """200 texts of 300 features, one of which tells a little: a fixed weak penalty ends below the constant guess."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(1200, 300, generator=source, dtype=torch.float64)
+    labels = (x[:, 0] + 0.5 * torch.randn(1200, generator=source, dtype=torch.float64) > 0).long()
+    x[:, 0] *= 5
+    near, far = x[:200], x[200:]
+    weak = _fit(near, labels[:200], 2, 0, 0, PENALTIES[0])
+    chosen = fit_probe(near, labels[:200], 2)
+    scores = [score_probe(probe, far, labels[200:], 2).bits for probe in (weak, chosen)]
+    assert scores[0] < -0.2 and scores[1] > scores[0] + 0.2
