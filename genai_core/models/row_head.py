@@ -105,3 +105,9 @@ def row_logits(model: Any, hidden: Tensor) -> Tensor:
         )
     logits: Tensor = head(hidden[:, 0])
     return logits
+
+
+def count_row_classes(model: Any) -> int:
+    """Return how many classes of rows a model's head tells apart, 0 if it has none."""
+    head: RowHead | None = getattr(causal_model(model), _ATTRIBUTE, None)
+    return 0 if head is None else head.classifier.out_features

@@ -151,7 +151,7 @@ class ContrastiveObjective:
         right[torch.arange(len(own), device=own.device), own] = False
         excluded = foreign | right | ~present.flatten()[None]
         scores = contrastive_scores(queries, documents, temperature=self._temperature, excluded=excluded)
-        rows = torch.tensor(len(scores))
+        rows = torch.tensor(len(scores), device=scores.device)
         found = scores.detach().argsort(dim=-1, descending=True)[:, :1]  # argmax refuses a step without rows
         hits = (found == own[:, None]).sum()
         return LossTerms(

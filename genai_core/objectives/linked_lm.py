@@ -90,7 +90,7 @@ class LinkedLmObjective(MaskedLmObjective):
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> LossTerms:
         """Return both terms, the second times its weight, and how often the relation is found."""
         relations, logits = batch["relation"], outputs["row_logits"]
-        pairs = torch.tensor(len(relations))
+        pairs = torch.tensor(len(relations), device=logits.device)
         right = (logits.detach().argmax(dim=-1) == relations).sum()
         related = Term(relation_loss(logits, relations) * self._relation_weight, pairs)
         return LossTerms(

@@ -242,8 +242,9 @@ def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
     """Return how many rows' activations fit into a share of the memory, by a rough count from above."""
     config = model.config
     seq_len = len(rows.take([0])[0].input_ids)
+    d_ff = getattr(config, "intermediate_size", 4 * config.hidden_size)  # DistilBERT and GPT-2 have another name for it
     # per layer: two norms, q k v, attention output, residuals (~12 widths), and gate, up, their product (~4 of d_ff)
-    inside = (12 * config.hidden_size + 4 * config.intermediate_size) * 4
+    inside = (12 * config.hidden_size + 4 * d_ff) * 4
     layers = config.num_hidden_layers
     per_token = inside + layers * config.hidden_size * 4 if recomputes_layers(model) else layers * inside
     if group.device.type == "cuda":

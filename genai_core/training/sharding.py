@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from genai_core.config.training import AdamW, EveryStep, TrainingConfig
 from genai_core.errors import ConfigError
 from genai_core.models.backbone import RUN_DECODER, causal_model
+from genai_core.models.encoders import is_encoder
 from genai_core.training.parallel import Group
 
 SHARDED = ("model", "optimizer")
@@ -54,9 +55,17 @@ def shard_model(model: Any, group: Group) -> None:
     Args:
         model: a causal model, adapted or not, whole on every rank.
         group: the ranks; it is told that they share one model.
+
+    Raises:
+        ConfigError: the model is an encoder.
     """
     if group.world_size == 1:
         return
+    if is_encoder(causal_model(model)):
+        raise ConfigError(
+            f"compute.sharding='fully_shard' cuts decoders, but the base is an encoder ({type(causal_model(model)).__name__}). "
+            "Use compute.sharding='none', and compute.activation_checkpointing=true to save memory."
+        )
     for tensor in [*model.parameters(), *model.buffers()]:
         moved = tensor.detach().to(group.device)
         group.broadcast_([moved])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from genai_core.models.backbone import head_bias, head_states, head_weight, hidden_states, see_segments
-from genai_core.models.row_head import row_logits
+from genai_core.models.row_head import count_row_classes, row_logits
 from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Forward, Max, Mean, Objective, Weighted
 from genai_core.training.compared_heads import compare_heads
 from genai_core.training.head import label_logps
@@ -299,7 +299,12 @@ def _no_outputs(view: Batch, model: Any) -> dict[str, Tensor]:
     """Return the outputs of a pass over no rows."""
     weight = head_weight(model)  # (V, D)
     none = torch.zeros(view["labels"].shape, device=weight.device, dtype=weight.dtype)  # (0, T)
-    return {"logps": none, "compared": none, "hidden": none.unsqueeze(-1).expand(-1, -1, weight.shape[1])}
+    return {
+        "logps": none,
+        "compared": none,
+        "hidden": none.unsqueeze(-1).expand(-1, -1, weight.shape[1]),
+        "row_logits": none.new_zeros((0, count_row_classes(model))),
+    }
 
 
 def _sum_counts(objectives: Sequence[Weighted], views: Sequence[Sequence[Batch]], group: Group) -> dict[str, float]:

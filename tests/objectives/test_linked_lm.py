@@ -49,11 +49,12 @@ def batch(relations=(0, 1, 1, 0)):
     return {**collate(rows), "noise": torch.arange(4) + 7, "place": torch.arange(4) / 4}
 
 
-def gradients(model, one, given):
+def gradients(model, one, *given, shards=False):
     model.zero_grad()
-    figures = accumulate_gradients(
-        model, [Weighted(one, 1.0)], [given], group=Group(0, 1, torch.device("cpu")), precision="float64", seeds=[0]
-    )
+    group = Group(0, 1, torch.device("cpu"))
+    group.shards = shards
+    seeds = [0] * len(given)
+    figures = accumulate_gradients(model, [Weighted(one, 1.0)], given, group=group, precision="float64", seeds=seeds)
     return figures, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -96,6 +97,17 @@ def test_with_two_relations_it_is_berts_pre_training_loss() -> None:
                 their_name = name
         torch.testing.assert_close(slope, expected[their_name], rtol=0, atol=1e-9, msg=name)
     assert float(slopes["row_head.pooler.weight"].abs().max()) > 1e-6
+
+
+def test_a_micro_batch_without_a_pair_changes_nothing() -> None:
+    """A rank that holds a cut of the model runs blank passes, and brings the names of all terms to the sums."""
+    model = tiny_encoder("bert", pad_token_id=PAD)
+    add_row_head(model, 3, seed=0)
+    given = batch((0, 1, 2, 0))
+    figures, slopes = gradients(model, objective(), given)
+    more, same = gradients(model, objective(), given, {name: one[:0] for name, one in given.items()}, shards=True)
+    assert (more.loss, more.terms, more.metrics) == (figures.loss, figures.terms, figures.metrics)
+    assert all(torch.equal(slopes[name], same[name]) for name in slopes)
 
 
 def test_without_a_weight_the_gradient_is_that_of_masked_lm() -> None:

@@ -13,9 +13,11 @@ from small_run import (
     SEQ_LEN,
     VOCAB,
     MemoryLog,
+    alone,
     largest_difference,
     run_small,
     small_config,
+    small_tokenizer,
     weights,
 )
 from test_masked_runs import sentences
@@ -24,16 +26,21 @@ from transformers import AutoModelForMaskedLM, BertTokenizerFast, PreTrainedToke
 from worker_case import arguments, make_corpus, texts
 
 sys.path.append(str(Path(__file__).parent.parent / "models"))
-from tiny_encoders import tiny_encoder
+from tiny_encoders import FAMILIES, tiny_encoder
 
+from genai_core.config.compute import ComputeConfig
 from genai_core.config.objectives import MaskedLm
 from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_documents
 from genai_core.data.tokenizer import document_end_id, document_start_id, load_tokenizer
-from genai_core.errors import InterruptedRunError, ModelError
+from genai_core.errors import ConfigError, InterruptedRunError, ModelError
 from genai_core.models.backbone import head_logits, hidden_states
+from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut
-from genai_core.training.worker import train_worker
+from genai_core.training.parallel import Group
+from genai_core.training.plan import resolve_plan
+from genai_core.training.sharding import shard_model
+from genai_core.training.worker import LocalKeeper, train_worker
 
 BYTES = torch.ones(VOCAB, dtype=torch.int64)
 
@@ -84,6 +91,28 @@ def test_sentences_are_learned_by_heart(tmp_path, family) -> None:
             logits = head_logits(model.eval(), hidden_states(model, shown, places, seen)[:, at])
         right.append((logits.argmax(-1) == ids[:, at]).float().mean())
     assert float(torch.stack(right).mean()) > 0.95
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plan_is_measured_with_every_family(tmp_path, family) -> None:
+    given = ComputeConfig(precision="float32")
+    plan = resolve_plan(
+        given,
+        tiny_encoder(family, torch.float32),
+        build_objectives(MaskedLm(), small_tokenizer()),
+        sentences(),
+        rows_per_step=4,
+        threads=1,
+        group=alone(),
+        keeper=LocalKeeper(tmp_path),
+        events=MemoryLog(),
+    )
+    assert plan.micro_batch_rows in (1, 2, 4)
+
+
+def test_an_encoder_is_not_cut_over_ranks() -> None:
+    with pytest.raises(ConfigError, match=r"the base is an encoder \(BertForMaskedLM\)\. Use compute.sharding='none'"):
+        shard_model(tiny_encoder("bert"), Group(0, 2, torch.device("cpu")))
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
