@@ -362,8 +362,8 @@ def ends_causal(objective: Objective) -> bool:
     return not isinstance(objective, (MaskedLm, LinkedLm, MaskedDiffusion, BlockDiffusion, Contrastive))
 
 
-def reads_forward(objective: Objective) -> bool:
-    """Return whether some part of it predicts from left to right, which an encoder cannot."""
+def needs_decoder(objective: Objective) -> bool:
+    """Return whether some part of it is learned with decoders only: it predicts from left to right, or embeds."""
     return any(not isinstance(part, (MaskedLm, LinkedLm, MaskedDiffusion)) for part in parts_of(objective))
 
 

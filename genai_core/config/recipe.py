@@ -18,11 +18,11 @@ from genai_core.config.objectives import (
     ends_causal,
     kinds_of,
     mixed_datasets,
+    needs_decoder,
     parts_of,
-    reads_forward,
     writer_of,
 )
-from genai_core.config.training import AdamW, TrainingConfig
+from genai_core.config.training import AdamW, LocalSgd, TrainingConfig
 from genai_core.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
@@ -115,6 +115,21 @@ class Recipe(Config):
                         "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{objective: "
                         "{kind: contrastive}, dataset: retrieval}, {objective: {kind: causal_lm}, dataset: pairs}]}."
                     )
+            wanted = {dataset for _, dataset in kinds_of(objective)}
+            for name in sorted(datasets) if None not in wanted else ():
+                if name not in wanted:
+                    raise ValueError(
+                        f"{place}.objective: no term is computed on dataset {name!r}, so its share of the rows would teach nothing. "
+                        f"Leave it out, or add a term with dataset: {name}."
+                    )
+            if self.compute.sharding == "fully_shard" and (reason := training.why_not_cut()):
+                raise ValueError(f"{place}: {reason}")
+            workers = training.exchange.workers if isinstance(training.exchange, LocalSgd) else self.compute.workers
+            if self.compute.workers and workers % self.compute.workers:
+                raise ValueError(
+                    f"compute.workers={self.compute.workers} processes cannot share {place}.exchange.workers={workers} evenly. "
+                    f"Set compute.workers to a divisor of {workers}; any of them gives the same result."
+                )
             if place == "pretraining":
                 continue
             writer = writer_of(objective, training.seq_len)
@@ -139,12 +154,18 @@ class Recipe(Config):
                 "pretraining.curriculum cuts rows, and pretraining.objective.datasets may have instruction pairs, whose prompts "
                 "it would part from their answers. Use one of the two."
             )
-        if isinstance(self.base, ScratchBase) and self.base.is_encoder() and reads_forward(self.pretraining.objective):
-            raise ValueError(
-                f"base.architecture={self.base.architecture!r} is an encoder and sees both sides, but "
-                f"pretraining.objective.kind={self.pretraining.objective.kind!r} predicts from left to right. Use "
-                "'masked_lm', or base.architecture='llama'."
-            )
+        if isinstance(self.base, ScratchBase) and self.base.is_encoder():
+            if needs_decoder(self.pretraining.objective):
+                raise ValueError(
+                    f"base.architecture={self.base.architecture!r} is an encoder and sees both sides, but "
+                    f"pretraining.objective.kind={self.pretraining.objective.kind!r} has a part that is learned with decoders only. "
+                    "Use 'masked_lm', 'linked_lm' or 'masked_diffusion', or base.architecture='llama'."
+                )
+            if self.compute.sharding == "fully_shard":
+                raise ValueError(
+                    f"compute.sharding='fully_shard' cuts decoders, but base.architecture={self.base.architecture!r} is an encoder. "
+                    "Use compute.sharding='none'."
+                )
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "

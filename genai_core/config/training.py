@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -16,7 +17,7 @@ from genai_core.config.base import (
     PositiveInt,
 )
 from genai_core.config.model import FullTuning, Tuning
-from genai_core.config.objectives import CausalLm, Objective
+from genai_core.config.objectives import CausalLm, LinkedLm, Objective, mixed_datasets
 
 
 class AdamW(Config):
@@ -160,9 +161,20 @@ class TrainingConfig(Config):
                     f"curriculum: rows of seq_len={self.seq_len:,} cannot be cut into rows of {phase.seq_len:,}. "
                     f"Use a divisor of {self.seq_len:,}."
                 )
+        for dataset in mixed_datasets(self.objective):
+            if dataset.rows * self.rows_per_step() < 1 - 1e-9:
+                raise ValueError(
+                    f"dataset {dataset.name!r} has {dataset.rows:g} of {self.rows_per_step():,} rows, less than one a step: the few "
+                    "steps that have one would be taken for spikes, and skipped. Raise its share, or global_batch_tokens to "
+                    f"{math.ceil(1 / dataset.rows - 1e-9) * self.seq_len:,}."
+                )
         ends = [phase.end for phase in self.curriculum]
         if sorted(set(ends)) != ends:
             raise ValueError(f"curriculum: its ends are {ends}. Let each be larger than the one before.")
+        if self.curriculum and isinstance(self.objective, LinkedLm):
+            raise ValueError(
+                "curriculum cuts rows, and objective.kind='linked_lm' learns from pairs, which it would part. Use one of the two."
+            )
         return self
 
     def length_at(self, step: int) -> int | None:
@@ -192,3 +204,17 @@ class TrainingConfig(Config):
     def rows_per_step(self) -> int:
         """Packed rows in one optimizer step."""
         return self.global_batch_tokens // self.seq_len
+
+    def why_not_cut(self) -> str:
+        """Return why it cannot be computed on cut weights (compute.sharding='fully_shard'), and what to do; '' if it can."""
+        if not isinstance(self.optimizer, AdamW):
+            return (
+                f"compute.sharding='fully_shard' cuts matrices into rows, but optimizer.kind={self.optimizer.kind!r} "
+                "is not computed from rows alone. Use optimizer.kind='adamw', or compute.sharding='none'."
+            )
+        if not isinstance(self.exchange, EveryStep):
+            return (
+                f"compute.sharding='fully_shard' needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets "
+                "workers learn alone. Use exchange.kind='every_step', or compute.sharding='none'."
+            )
+        return ""

@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from genai_core.config.training import AdamW, EveryStep, TrainingConfig
+from genai_core.config.training import TrainingConfig
 from genai_core.errors import ConfigError
 from genai_core.models.backbone import RUN_DECODER, causal_model
 from genai_core.models.encoders import is_encoder
@@ -37,16 +37,8 @@ SHARDED = ("model", "optimizer")
 
 def check_sharding(config: TrainingConfig) -> None:
     """Raise ConfigError if a training cannot be computed on cut weights."""
-    if not isinstance(config.optimizer, AdamW):
-        raise ConfigError(
-            f"compute.sharding='fully_shard' cuts matrices into rows, but optimizer.kind={config.optimizer.kind!r} "
-            "is not computed from rows alone. Use optimizer.kind='adamw', or compute.sharding='none'."
-        )
-    if not isinstance(config.exchange, EveryStep):
-        raise ConfigError(
-            f"compute.sharding='fully_shard' needs all ranks in every layer, but exchange.kind={config.exchange.kind!r} lets "
-            "workers learn alone. Use exchange.kind='every_step', or compute.sharding='none'."
-        )
+    if reason := config.why_not_cut():
+        raise ConfigError(reason)
 
 
 def shard_model(model: Any, group: Group) -> None:

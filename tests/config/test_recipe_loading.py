@@ -146,6 +146,49 @@ def test_retrieval_rows_are_for_embedding_and_embedding_for_them(objective):
     assert load_recipe("minute", [f"finetuning.objective={joint}"]).finetuning.objective.kind == "mixture"
 
 
+ADAMW = ("pretraining.optimizer={kind: adamw}", "finetuning.optimizer={kind: adamw}")
+LINKED = ("data.tokenizer.mask_token=true", "pretraining.objective={kind: linked_lm}", "repeat_share=0")
+OF_BOTH = (
+    "{{kind: mixture, datasets: [{{name: text, rows: {}}}, {{name: pairs, rows: {}}}], terms: [{{dataset: text}}, {}]}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["compute.sharding=fully_shard", "pretraining.optimizer={kind: muon}"],
+            "pretraining: compute.sharding='fully_shard' cuts",
+        ),
+        (
+            ["compute.sharding=fully_shard", "finetuning.exchange={kind: local_sgd}", *ADAMW],
+            "finetuning: .* lets workers learn alone",
+        ),
+        (["compute.workers=3", "pretraining.exchange={kind: local_sgd}"], "compute.workers=3 .* divisor of 4"),
+        (
+            [*LINKED, "pretraining.curriculum=[{seq_len: 64, end: 0.3}]"],
+            "'linked_lm' learns from pairs, which it would",
+        ),
+        (
+            [f"pretraining.objective={OF_BOTH.format(0.5, 0.5, '{objective: {kind: prefix_lm}, dataset: text}')}"],
+            "no term .* 'pairs'",
+        ),
+        (
+            [f"pretraining.objective={OF_BOTH.format(0.99, 0.01, '{dataset: pairs}')}"],
+            "'pairs' has 0.01 of 8 rows, less than one",
+        ),
+    ],
+)
+def test_what_would_fail_in_a_worker_is_refused_before(overrides, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_recipe("quickstart", overrides)
+
+
+def test_workers_are_a_divisor_of_those_of_local_sgd() -> None:
+    local = "pretraining.exchange={kind: local_sgd, inner_steps: 10}"
+    assert load_recipe("quickstart", [local, "compute.workers=2"]).compute.workers == 2
+
+
 def test_an_objective_that_hides_tokens_needs_a_mask_and_its_place() -> None:
     masked = "pretraining.objective={kind: masked_lm}"
     with pytest.raises(ConfigError, match=r"pretraining\.objective\.kind='masked_lm' hides tokens.*mask_token=true"):
