@@ -15,6 +15,7 @@ from genai_core.config.model import Base, ScratchBase
 from genai_core.config.objectives import (
     LinkedLm,
     Ul2,
+    embedding_of,
     ends_causal,
     kinds_of,
     mixed_datasets,
@@ -144,6 +145,12 @@ class Recipe(Config):
                 raise ValueError(
                     f"{place}.objective.kind={objective.kind!r} does not write as finetuning.objective.kind="
                     f"{self.finetuning.objective.kind!r} has taught the model to. Give both the same objective."
+                )
+            embedding = embedding_of(self.finetuning.objective)
+            if is_run and embedding is not None and embedding != embedding_of(objective):
+                raise ValueError(
+                    f"{place}.objective.kind={objective.kind!r} does not embed as finetuning.objective has taught the model to, which "
+                    "would unlearn it. Give both the same objective."
                 )
             if training.curriculum:
                 raise ValueError(

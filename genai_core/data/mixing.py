@@ -4,8 +4,8 @@ With shares p_1 .. p_K and R rows a step, n visits of dataset k have passed befo
 
     n_k(s) = floor(s R P_k + 1/2) - floor(s R P_{k-1} + 1/2),      P_k = p_1 + .. + p_k
 
-So a step has R p_k rows of it, rounded up or down, R in all, and over many steps the share is exact: nothing is drawn,
-nothing drifts. Each dataset has epochs and an order of its own (data/order). Which rows, where they stand in the step and
+So a step has R p_k rows of it, rounded up or down (between two others it may be a row more or less than that), R in all,
+and over many steps the share is exact: nothing is drawn, nothing drifts. Each dataset has epochs and an order of its own (data/order). Which rows, where they stand in the step and
 their noise are functions of (seed, step), so that a resume needs only the step.
 """
 

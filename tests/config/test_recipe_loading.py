@@ -143,7 +143,13 @@ def test_retrieval_rows_are_for_embedding_and_embedding_for_them(objective):
         "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{objective: {kind: "
         "contrastive}, dataset: retrieval}, {objective: {kind: causal_lm}, dataset: pairs}]}"
     )
-    assert load_recipe("minute", [f"finetuning.objective={joint}"]).finetuning.objective.kind == "mixture"
+    with pytest.raises(
+        ConfigError, match=r"recursion\.training\.objective\.kind='causal_lm' does not embed as finetuning"
+    ):
+        load_recipe("minute", [f"finetuning.objective={joint}"])
+    learned = [f"finetuning.objective={joint}", f"correction.training.objective={joint}"]
+    assert load_recipe("minute", [*learned, "recursion.generations=0"]).finetuning.objective.kind == "mixture"
+    assert load_recipe("minute", [*learned, f"recursion.training.objective={joint}"]).name == "minute"
 
 
 ADAMW = ("pretraining.optimizer={kind: adamw}", "finetuning.optimizer={kind: adamw}")
