@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from genai_core.config.objectives import Distillation, LinkedLm, embedding_of, mixed_datasets, writer_of
 from genai_core.config.stages import PretrainStage, TuneStage
-from genai_core.config.training import TrainingConfig
+from genai_core.config.training import LocalSgd, TrainingConfig
 from genai_core.data.documents import Pair, read_pairs
 from genai_core.errors import DataError
 from genai_core.stages.contract import StageContext, StageResult
@@ -248,12 +248,15 @@ def _train(
     start |= _find_teacher(training, context)
     work = context.workspace.path
     asked = {
-        **training.model_dump(mode="json", include={"objective", "tuning", "seq_len", "global_batch_tokens"}),
+        **training.model_dump(
+            mode="json", include={"objective", "tuning", "seq_len", "global_batch_tokens", "exchange"}
+        ),
         "compute": job.compute.model_dump(mode="json"),
     }
     if "model" in start:
         PLANS.lend(Path(start["model"]), asked, work)
-    world_size, threads = place_workers(job.compute, training.rows_per_step(), work)
+    shared_by = training.exchange.workers if isinstance(training.exchange, LocalSgd) else 0
+    world_size, threads = place_workers(job.compute, training.rows_per_step(), work, shared_by)
     draft = work / "model"
     shutil.rmtree(draft, ignore_errors=True)
     context.check()

@@ -93,14 +93,21 @@ def write_plan(plan: Plan, folder: Path) -> None:
     draft.rename(folder / PLAN)
 
 
-def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path) -> tuple[int, int]:
+def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path, shared_by: int = 0) -> tuple[int, int]:
     """Return (world_size, threads) of a training group: what the config says, else the plan, else one worker per GPU.
+
+    Args:
+        compute: numbers given by the person; 0 is resolved here.
+        rows_per_step: over all ranks.
+        folder: where plan.json lies, if there is one.
+        shared_by: workers of local SGD, which the processes share evenly; 0 = none.
 
     Raises:
         ConfigError: more workers than rows in a step.
     """
     earlier = read_plan(folder)
-    world_size = compute.workers or (earlier.world_size if earlier else max(1, torch.cuda.device_count()))
+    fitting = [size for size in range(1, torch.cuda.device_count() + 1) if shared_by % size == 0]
+    world_size = compute.workers or (earlier.world_size if earlier else max([1, *fitting]))
     if world_size > rows_per_step:
         raise ConfigError(
             f"compute.workers={world_size} is more than the {rows_per_step} rows of a step. "

@@ -250,3 +250,11 @@ def test_workers_and_threads_come_from_the_config_then_the_plan_then_the_machine
     assert place_workers(ComputeConfig(), 8, tmp_path) == (2, 5)
     (tmp_path / "plan.json").write_text("{")
     assert place_workers(ComputeConfig(workers=1, threads=1), 8, tmp_path) == (1, 1)
+
+
+@pytest.mark.parametrize(("gpus", "shared_by", "processes"), [(8, 0, 8), (8, 4, 4), (3, 4, 2), (0, 4, 1)])
+def test_processes_that_nobody_counted_share_the_workers_of_local_sgd_evenly(
+    tmp_path, monkeypatch, gpus, shared_by, processes
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert place_workers(ComputeConfig(), 8, tmp_path, shared_by)[0] == processes
