@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,3 @@ def heldout_losses(model_dir: Path, corpus: Path, objective: Objective, rows: in
             losses = measured.token_losses(run_forward(model, [measured], view, "float32"), view).double().sum(1)
             found[draw, start : start + len(part)] = (losses / measured.counted(view).sum(1).clamp_min(1)).numpy()
     return [float(value) for value in found.mean(0)]
-
-
-def as_rates(flags: Sequence[bool]) -> list[float]:
-    """Return right or wrong as one or nothing."""
-    return [float(flag) for flag in flags]

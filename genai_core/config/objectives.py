@@ -284,6 +284,11 @@ class Mixture(Config):
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Mixture:
+        if len({term.objective for term in self.terms if isinstance(term.objective, Contrastive)}) > 1:
+            raise ValueError(
+                "two terms of kind 'contrastive' differ, but a model embeds in one way and their rows are made once. Give both the "
+                "same settings."
+            )
         names = [dataset.name for dataset in self.datasets]
         if len(set(names)) < len(names):
             raise ValueError(f"datasets are named twice: {', '.join(names)}. Make them one.")

@@ -16,7 +16,7 @@ from genai_core.config.objectives import Distillation, LinkedLm, embedding_of, m
 from genai_core.config.stages import PretrainStage, TuneStage
 from genai_core.config.training import LocalSgd, TrainingConfig
 from genai_core.data.documents import Pair, read_pairs
-from genai_core.errors import DataError
+from genai_core.errors import DataError, ModelError
 from genai_core.stages.contract import StageContext, StageResult
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.training.plan import KnownPlans
@@ -168,11 +168,17 @@ def _find_teacher(training: TrainingConfig, context: StageContext) -> dict[str, 
     if not isinstance(training.objective, Distillation):
         return {}
     from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
+    from genai_core.models.encoders import names_encoder
     from genai_core.models.load import load_base_tokenizer
     from genai_core.models.resolve import base_at
 
     ref, place = context.refs["teacher"], context.inputs.get("teacher")
     ref = ref if place is None else ref.model_copy(update={"uri": str(place)})
+    about = None if place is None else place / "config.json"
+    if about is not None and about.is_file() and names_encoder(json.loads(about.read_text(encoding="utf-8"))):
+        raise ModelError(
+            f"The teacher ({ref.label()}) is an encoder, which predicts no next token. Use a causal model."
+        )
     ours = load_tokenizer(context.inputs["corpus"] / "tokenizer")
     check_same_tokenizer(ours, load_base_tokenizer(base_at(ref), ref))
     return {"teacher_ref": _dump(ref)}

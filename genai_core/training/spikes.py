@@ -36,8 +36,9 @@ class SpikeDetector:
         return ""
 
     def accept(self, grad_norm: float) -> None:
-        """Remember the norm of a step that was taken."""
-        self._norms.append(grad_norm)
+        """Remember the norm of a step that was taken; one without anything to learn from says nothing of what is usual."""
+        if grad_norm:
+            self._norms.append(grad_norm)
         del self._norms[: -self._config.window]
 
     def state(self) -> list[float]:

@@ -18,14 +18,15 @@ from small_run import (
     weights,
 )
 
-from genai_core.config.objectives import CausalLm, MaskedLm, MixedDataset, Mixture, MixtureTerm
-from genai_core.config.training import ShorterRows
+from genai_core.config.objectives import CausalLm, Contrastive, MaskedLm, MixedDataset, Mixture, MixtureTerm
+from genai_core.config.training import ShorterRows, SpikeConfig
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError
 from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.rows import cut_row, rows_of_step
+from genai_core.training.spikes import SpikeDetector
 from genai_core.training.step import view_of
 
 DATASETS = (MixedDataset(name="text", rows=0.7), MixedDataset(name="pairs", rows=0.3))
@@ -130,7 +131,18 @@ def test_what_does_not_fit_is_refused() -> None:
         Mixture(datasets=(MixedDataset(name="text", rows=1.0),), terms=(MixtureTerm(dataset="pairs"),))
     with pytest.raises(ValueError, match="named twice"):
         Mixture(datasets=(MixedDataset(name="text", rows=0.5),) * 2, terms=(MixtureTerm(),))
+    searches = [MixtureTerm(objective=Contrastive(negatives=n), begin=n / 2, end=(n + 1) / 2) for n in (0, 1)]
+    with pytest.raises(ValueError, match="embeds in one way"):
+        Mixture(terms=tuple(searches))
     with pytest.raises(ValueError, match="cannot be cut into rows of 5"):
         small_config(curriculum=(ShorterRows(seq_len=5, end=0.5),))
     with pytest.raises(ValueError, match="larger than the one before"):
         small_config(curriculum=(ShorterRows(seq_len=4, end=0.5), ShorterRows(seq_len=8, end=0.4)))
+
+
+def test_steps_without_anything_to_learn_do_not_say_what_is_usual() -> None:
+    detector = SpikeDetector(SpikeConfig(factor=4.0, window=8))
+    for norm in (0.0, 1.0) * 20:
+        assert not detector.judge(1.0, norm)
+        detector.accept(norm)
+    assert detector.judge(1.0, 5.0)
