@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genai_core.config.base import Config, Fraction, LeftOutWhile, NonNegativeInt, PositiveInt
+from genai_core.config.comparison import ComposingConfig, Refill, Way
 from genai_core.config.data import AugmentationConfig
 from genai_core.config.erasure import ErasureConfig
 from genai_core.config.generation import SamplingConfig
@@ -101,6 +102,24 @@ class EvaluateStage(Config):
     shots: Annotated[NonNegativeInt, LeftOutWhile(0)] = Field(
         default=0, description="Solved training pairs before each question; then only answers are measured, no text."
     )
+
+
+class ComposeStage(Config):
+    """Inputs: `model`, `corpus`. Output: report, with the texts that the model composed from training documents."""
+
+    reads: Literal["left", "own", "previous"] = Field(
+        description="How the model was trained: from the 'left', or with masks that are predicted at their 'own' or the "
+        "'previous' place."
+    )
+    mask_token: str = Field(default="", description="Entry that stands for a mask; '' = the tokenizer's own.")
+    way: Way
+    composing: ComposingConfig
+
+    @model_validator(mode="after")
+    def _can_refill(self) -> ComposeStage:
+        if self.reads == "left" and isinstance(self.way, Refill):
+            raise ValueError("way.kind='refill' needs a model that reads both sides, but reads='left'. Use 'continue'.")
+        return self
 
 
 class EraseStage(Config):

@@ -59,12 +59,12 @@ class Vocabulary:
         entries = [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
         is_special = np.zeros(len(entries), dtype=bool)
         is_special[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, mask_id]] = True
-        begins = np.array(_begin_words(entries)) | is_special
+        begins = np.array(begin_words(entries)) | is_special
         return Vocabulary(int(mask_id), is_special, begins)
 
 
-def _begin_words(entries: list[str]) -> list[bool]:
-    """Return whether each entry opens a word: WordPiece marks what goes on, byte-level BPE and sentencepiece what begins."""
+def begin_words(entries: list[str]) -> list[bool]:
+    """Return whether each entry of a whole vocabulary opens a word: WordPiece marks what goes on, byte-level BPE and sentencepiece what begins."""
     if any(entry.startswith("##") for entry in entries):
         return [not entry.startswith("##") for entry in entries]
     return [entry[:1] in WORD_MARKS or not (entry[:1].isalnum() or entry[:1] == "_") for entry in entries]

@@ -13,12 +13,12 @@ Kneser and Ney 1995; Chen and Goodman 1999, "An empirical study of smoothing tec
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from genai_core.data.packing import PackedRows
+from genai_core.data.packing import PackedRow, PackedRows
 
 MOST_TOKENS = 5_000_000
 """Training tokens that are counted, the first ones in their random order; more would cost gigabytes."""
@@ -32,7 +32,7 @@ class Predicted:
     before: np.ndarray  # (N, H) int32: the last token, the one before it, ...; `vocab` where the segment had not begun
 
     @staticmethod
-    def of(rows: PackedRows, history: int, vocab: int, most: int = MOST_TOKENS) -> Predicted:
+    def of(rows: Iterable[PackedRow], history: int, vocab: int, most: int = MOST_TOKENS) -> Predicted:
         """Return the predicted tokens of packed rows, at most so many."""
         tokens: list[np.ndarray] = []
         before: list[np.ndarray] = []

@@ -53,10 +53,7 @@ def read_labelled(config: ErasureConfig, corpus: Path, labelled: Path | None) ->
     match config.concept:
         case CorpusConcept(field=field):
             sides = [
-                [
-                    (document, _of_corpus(document, field))
-                    for document in read_documents_file(corpus / "documents" / name)
-                ]
+                [(document, label_of(document, field)) for document in read_documents_file(corpus / "documents" / name)]
                 for name in ("train.parquet", "heldout.parquet")
             ]
             where = f"No document of the corpus has a {field!r}"
@@ -93,7 +90,8 @@ def read_labelled(config: ErasureConfig, corpus: Path, labelled: Path | None) ->
     return LabelledTexts(labels, fitted, heldout, left_out)
 
 
-def _of_corpus(document: Document, field: str) -> str:
+def label_of(document: Document, field: str) -> str:
+    """Return what the corpus says of one of its documents in a field, '' where nothing."""
     if field == "group":
         return document.group
     return _of_table(document, field) or _text(document.meta.get(field))

@@ -79,7 +79,13 @@ def unmask(
 
 
 def mask_predict(
-    predict: Predict, ids: Tensor, mask_id: int, passes: int, config: UnmaskingConfig, row_ids: Sequence[str]
+    predict: Predict,
+    ids: Tensor,
+    mask_id: int,
+    passes: int,
+    config: UnmaskingConfig,
+    row_ids: Sequence[str],
+    free: Tensor | None = None,
 ) -> Filled:
     """Return the rows with every mask filled, all of them in each of so many passes, the least certain again and again.
 
@@ -92,8 +98,9 @@ def mask_predict(
         passes: K, at least 1; 1 fills all at once.
         config: temperature and what is kept of the distribution.
         row_ids: decide the noise of each row.
+        free: (B, T) bool, what is to be written; None = where a mask stands.
     """
-    free = ids == mask_id
+    free = ids == mask_id if free is None else free
     total, keys = free.sum(1), row_keys(config.seed, row_ids).to(ids.device)
     ids = ids.clone()
     scores = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=ids.device)

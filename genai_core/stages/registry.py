@@ -14,6 +14,7 @@ from typing import Any
 from genai_core.config.base import Config
 from genai_core.config.stages import (
     AugmentStage,
+    ComposeStage,
     EraseStage,
     EvaluateStage,
     MeasureCorrectionStage,
@@ -56,6 +57,7 @@ STAGES = {
         Stage("measure-correction", 2, ArtifactKind.REPORT, MeasureCorrectionStage, "correct:measure_correction"),
         Stage("evaluate", 3, ArtifactKind.REPORT, EvaluateStage, "evaluate:evaluate"),
         Stage("erase", 1, ArtifactKind.ERASER, EraseStage, "erase:erase"),
+        Stage("compose", 1, ArtifactKind.REPORT, ComposeStage, "compose:compose"),
         Stage("verify", 1, ArtifactKind.REPORT, VerifyStage, "verify:verify"),
     )
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genai_core.config.masking import Masking, SpanUnit, TokenUnit, WordUnit
-from genai_core.data.masking import Masker, Vocabulary, _begin_words
+from genai_core.data.masking import Masker, Vocabulary, begin_words
 from genai_core.data.tokenizer import train_tokenizer
 from genai_core.errors import ConfigError
 
@@ -134,6 +134,6 @@ def test_a_vocabulary_knows_specials_words_and_what_stands_for_a_mask() -> None:
 
 
 def test_words_begin_where_the_tokenizer_marks_them() -> None:
-    assert _begin_words(["Ġthe", "ory", "Ċ", ".", "_", "x9"]) == [True, False, True, True, False, False]
-    assert _begin_words(["▁the", "ory", "▁"]) == [True, False, True]
-    assert _begin_words(["the", "##ory", ".", "[CLS]"]) == [True, False, True, True]
+    assert begin_words(["Ġthe", "ory", "Ċ", ".", "_", "x9"]) == [True, False, True, True, False, False]
+    assert begin_words(["▁the", "ory", "▁"]) == [True, False, True]
+    assert begin_words(["the", "##ory", ".", "[CLS]"]) == [True, False, True, True]

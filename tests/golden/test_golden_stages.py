@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from genai_core.config.comparison import ComposingConfig, Continue
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, QuotePairs, SplitConfig, TextSource, TrainTokenizer
 from genai_core.config.erasure import ErasureConfig, LabelledConcept
@@ -24,6 +25,7 @@ from genai_core.config.lifecycle import EvaluationConfig, GuardConfig, Synthesis
 from genai_core.config.model import ScratchBase
 from genai_core.config.stages import (
     AugmentStage,
+    ComposeStage,
     EraseStage,
     EvaluateStage,
     MeasureCorrectionStage,
@@ -47,7 +49,7 @@ from genai_core.tracking.journal import Journal
 pytestmark = pytest.mark.golden
 
 RECORD = Path(__file__).with_name("stages.json")
-SAMPLED = {"synthesize", "sample-corrections", "measure-correction", "measure-generation"}
+SAMPLED = {"compose", "synthesize", "sample-corrections", "measure-correction", "measure-generation"}
 """Stages whose figures hang on sampled tokens: only what sampling cannot move is recorded of them."""
 
 UNSTEADY = ("/accuracy", "/non-linear/")
@@ -219,6 +221,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     erasure = ErasureConfig(concept=labelled, max_documents=4, bootstrap_draws=50, probe_hidden=4)
     house.run(
         "erase", EraseStage(erasure=erasure), model=tuned, corpus=corpus, labelled=resolve_source(labelled.source())
+    )
+    composing = ComposingConfig(documents=6, tokens=48, budget_words=100, bootstrap_draws=50)
+    house.run(
+        "compose", ComposeStage(reads="left", way=Continue(), composing=composing), model=pretrained, corpus=corpus
     )
     house.run("verify", VerifyStage(max_logit_difference=1e-4), model=tuned)
     torch.set_num_threads(threads)
