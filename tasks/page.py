@@ -19,6 +19,7 @@ from genai_core.storage.artifacts import ArtifactStore
 from tasks.charts import draw_curves, draw_stages, draw_transitions
 from tasks.figures import clock, figures, number
 from tasks.session import EXPERIMENT
+from tasks.side_by_side import COMPOSE, side_by_side
 
 BAR_PIXELS = 80
 SAMPLES = 6
@@ -74,6 +75,7 @@ def describe(report: Mapping[str, Any], store: ArtifactStore, settings: Settings
         "data": _describe_data(opened.get("augment")),
         "generations": generations,
         "correction": _describe_correction(opened.get("measure-correction")),
+        "comparison": side_by_side(_read_composed(opened)),
         **_describe_evaluations(opened),
         "costs": _describe_costs(opened, stages),
         "questions": _describe_questions(opened),
@@ -216,6 +218,12 @@ def _describe_correction(measured: _Opened | None) -> dict[str, Any] | None:
         "samples": [json.loads(line) for line in lines],
         "chart": draw_transitions(told) if told else "",
     }
+
+
+def _read_composed(opened: Mapping[str, _Opened]) -> dict[str, dict[str, Any]]:
+    """Return the reports of composed texts that are still there, by arm and way."""
+    reports = {name: one.json("report.json") for name, one in opened.items() if name.startswith(COMPOSE)}
+    return {name.removeprefix(COMPOSE): report for name, report in reports.items() if report}
 
 
 def _describe_evaluations(opened: Mapping[str, _Opened]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from tasks.stage import RETRY, run_stage
 
 
 @task(name="pretrain", cache_policy=NO_CACHE, **RETRY)
-def pretrain(sources: Sources, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
-    """Train the base model on the packed rows; a retry resumes from the last checkpoint."""
+def pretrain(sources: Sources, corpus: ArtifactRef, recipe: Recipe, arm: str = "") -> ArtifactRef:
+    """Train the base model on the packed rows; a retry resumes from the last checkpoint. `arm`: one of several trainings."""
     inputs = {"corpus": corpus, **teacher_of(recipe.pretraining)}
     if sources.base is not None:
         inputs["base"] = sources.base
     config = PretrainStage(base=recipe.base, training=recipe.pretraining, repeat_share=recipe.repeat_share)
-    return run_stage("pretrain", config, inputs, name=f"{recipe.name}-base")
+    name = f"{recipe.name}-{arm or 'base'}"
+    return run_stage("pretrain", config, inputs, name=name, title=f"pretrain-{arm}" if arm else "")

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, model_validator
 
 from genai_core.config.base import Config, Fraction, NonNegativeInt
+from genai_core.config.comparison import ComparisonConfig
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.data import AugmentationConfig, BaseTokenizer, TrainTokenizer
 from genai_core.config.erasure import ErasureConfig
@@ -72,6 +73,9 @@ class Recipe(Config):
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="What is measured.")
     erasure: ErasureConfig = Field(
         default=ErasureConfig(), description="Concept erasure; computed by the flow `erasure` alone."
+    )
+    comparison: ComparisonConfig = Field(
+        default=ComparisonConfig(), description="Masked against causal language modelling; the flow `comparison` alone."
     )
     promotion: PromotionConfig = Field(default=PromotionConfig(), description="Registration and the gate.")
     compute: ComputeConfig = Field(

@@ -170,7 +170,7 @@ def forecast_training(training: TrainingConfig, parameters: int, vocab: int, tok
 
 def training_of(title: str, recipe: Recipe) -> TrainingConfig | None:
     """Return the training of a stage, or None if it trains nothing."""
-    if title == "pretrain":
+    if title == "pretrain" or title.startswith("pretrain-"):
         return recipe.pretraining
     if title == "finetune":
         return recipe.finetuning
