@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 from tiny_world import VERBS, contents, make_context
@@ -16,7 +17,9 @@ from genai_core.config.comparison import ComposingConfig, Continue, Refill
 from genai_core.config.model import ScratchBase
 from genai_core.config.stages import ComposeStage
 from genai_core.data.documents import read_documents_file, write_documents
-from genai_core.data.tokenizer import train_tokenizer
+from genai_core.data.ngrams import Predicted, kneser_ney
+from genai_core.data.packing import pack_documents, pack_examples
+from genai_core.data.tokenizer import document_start_id, encode_documents, load_tokenizer, train_tokenizer
 from genai_core.errors import ConfigError, DataError
 from genai_core.generation.composing import Composed
 from genai_core.models.load import init_scratch, save_model
@@ -91,6 +94,25 @@ def test_texts_begin_as_their_documents_and_figures_follow_from_cases(continued,
     cut = [case["grams"] - case["copied"] for case in source]
     assert set(cut) <= {0, 1}, "a document stands in itself, up to the word that was cut at its end"
     assert 0 < sum(case["elsewhere"] for case in source) <= sum(case["copied"] for case in source)
+
+
+def test_the_third_model_has_not_read_the_sources_and_is_asked_of_what_follows(continued, small_world: Path) -> None:
+    _, texts, cases = read(continued[1])
+    tokenizer = load_tokenizer(small_world / "m60")
+    train = read_documents_file(small_world / "corpus" / "documents" / "train.parquet")
+    own, vocab = {text["source_id"] for text in texts}, len(tokenizer)
+    others = [*encode_documents(tokenizer, [d.text for d in train if d.doc_id not in own])]
+    known = Predicted.of(pack_documents(others, 512, document_start_id(tokenizer)), 4, vocab)
+    source = {case["source_id"]: case for case in cases if case["side"] == "source"}
+    for text in texts[:3]:
+        whole, prompt = encode_documents(tokenizer, [text["source"], text["prompt"]])
+        assert whole[: len(prompt)] == prompt
+        rows = pack_examples([([document_start_id(tokenizer), *whole], [1] * (1 + len(whole)))], 64)
+        every = -np.log(kneser_ney(known, Predicted.of(rows, 4, vocab), [5], vocab)[5])
+        assert len(every) == len(whole)
+        case = source[text["source_id"]]
+        assert case["nats"] == pytest.approx(every[len(prompt) :].sum())
+        assert case["bytes"] == len(text["source"].encode()) - len(text["prompt"].encode())
 
 
 def test_the_same_bytes_on_other_shards_and_without_a_label_no_downstream_score(
