@@ -109,7 +109,9 @@ def _sections(place: str, field: Schema, places: _Places, level: int) -> Iterato
                     yield from _sections(f"{place}.{key}", inner, places, level + 1)
         return
     group = places.definitions[names[0]]
-    yield f"{title}{_one_line(group['description'])}\n\n{_table(group, place, places)}"
+    only = group["properties"].get("kind", {}).get("const")  # of a choice elsewhere; here there is nothing to choose
+    about = (f"**`kind: {only}`** - " if only else "") + _one_line(group["description"])
+    yield f"{title}{about}\n\n{_table(group, place, places)}"
     for key, inner in group["properties"].items():
         if names_of(inner) and not _shared_name(inner, places):
             yield from _sections(f"{place}.{key}", inner, places, level + 1)
