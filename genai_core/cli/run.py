@@ -243,7 +243,8 @@ class Run:
         from flows.plan import plan
         from genai_core.stages.registry import STAGES
 
-        titles = [row.name for row in plan(self.recipe, self.settings, [])]
+        # with it: what is made again may be damaged, which is why
+        titles = [row.name for row in plan(self.recipe, self.settings, self.refresh)]
         known = list(dict.fromkeys([*titles, *STAGES]))
         for name in self.refresh:
             if name not in known:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from fault_runs import CHECKPOINT_EVERY, Home, RunningFlow, checkpoint_steps, wait_for
@@ -34,13 +39,29 @@ def small(blank: Home, tmp_path: Path) -> Iterator[Home]:
         )  # lazy: this process may have read MLflow's database
 
 
-def fill(home: Home) -> Path:
-    """Write a file until no byte more fits; return it."""
-    filler = home.path / "filler"
-    with filler.open("wb", buffering=0) as handle, pytest.raises(OSError, match="No space left"):
-        while True:
-            handle.write(bytes(1 << 16))
-    return filler
+@contextmanager
+def filled(home: Home) -> Iterator[None]:
+    """Keep the disk full: what becomes free, as when a stage's unfinished state goes, is taken at once, until the end."""
+    filler, over = home.path / "filler", threading.Event()
+
+    def fill(handle: BinaryIO) -> None:
+        while not over.is_set():
+            try:
+                handle.write(bytes(1 << 12))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                over.wait(0.002)
+
+    with filler.open("wb", buffering=0) as handle:
+        thread = threading.Thread(target=fill, args=(handle,))
+        thread.start()
+        wait_for("a full disk", lambda: shutil.disk_usage(home.path).free < 1 << 12, every=0.002)
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+    filler.unlink()
 
 
 def in_training(running: RunningFlow) -> None:
@@ -58,9 +79,8 @@ def test_full_disk(small: Home, unbroken: Home, moment: Callable[[RunningFlow], 
     """The run ends with 1 and says what to do; what was published is whole, and the next run goes on from there."""
     with small.start() as running:
         moment(running)
-        filler = fill(small)
-        running.end(1)
-        filler.unlink()
+        with filled(small):
+            running.end(1)
         running.await_nothing_left(60.0)
     said = " ".join(running.output.split())
     print("  said: " + said[said.find("failed: ") :])
