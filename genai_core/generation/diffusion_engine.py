@@ -29,10 +29,9 @@ from genai_core.config.generation import DiffusionWriter, SamplingConfig, Unmask
 from genai_core.data.masking import Vocabulary
 from genai_core.data.templates import end_token_ids
 from genai_core.data.tokenizer import document_end_id
-from genai_core.errors import ModelError
 from genai_core.generation.engine import GenerationEngine
 from genai_core.generation.masked_model import masked_predictor
-from genai_core.generation.prompts import encode_request, longest_row
+from genai_core.generation.prompts import encode_request, longest_row, room_for_answer
 from genai_core.generation.types import Completion, Request
 from genai_core.generation.unmasking import unmask
 from genai_core.models.backbone import causal_model, head_weight
@@ -89,7 +88,10 @@ class DiffusionEngine:
             ModelError: a prompt leaves no room for a single token.
         """
         prompts = [encode_request(self.tokenizer, request) for request in requests]
-        rooms = [self._room(request, ids, sampling) for request, ids in zip(requests, prompts, strict=True)]
+        rooms = [
+            room_for_answer(self.model.config, request, ids, sampling)
+            for request, ids in zip(requests, prompts, strict=True)
+        ]
         found: dict[int, _Written] = {}
         for is_greedy in (False, True):
             own = [index for index, request in enumerate(requests) if request.greedy == is_greedy]
@@ -184,16 +186,6 @@ class DiffusionEngine:
             finish_reason="length" if end is None else "stop",
             n_prompt_tokens=len(prompt),
         )
-
-    def _room(self, request: Request, ids: list[int], sampling: SamplingConfig) -> int:
-        longest = longest_row(self.model.config)
-        room = sampling.max_new_tokens if longest is None else min(sampling.max_new_tokens, longest - len(ids))
-        if room < 1:
-            raise ModelError(
-                f"The prompt of row {request.row_id!r} has {len(ids)} tokens and the model holds {longest}: no room for "
-                "an answer. Shorten the prompt or use a model with a longer context."
-            )
-        return room
 
 
 class _Blocks:

@@ -19,7 +19,7 @@ from genai_core.data.templates import end_token_ids
 from genai_core.data.tokenizer import document_end_id
 from genai_core.errors import ModelError
 from genai_core.generation.cache import Decode, Prefill, SlotCache
-from genai_core.generation.prompts import encode_request, longest_row
+from genai_core.generation.prompts import encode_request, room_for_answer
 from genai_core.generation.sampling import choose_tokens, row_keys
 from genai_core.generation.types import Completion, Request
 
@@ -71,7 +71,10 @@ class GenerationEngine:
         if not requests:
             return []
         prompts = [encode_request(self.tokenizer, request) for request in requests]
-        limits = [self._room(request, ids, sampling) for request, ids in zip(requests, prompts, strict=True)]
+        limits = [
+            room_for_answer(self.model.config, request, ids, sampling)
+            for request, ids in zip(requests, prompts, strict=True)
+        ]
         return _Run(self, requests, prompts, limits, sampling, on_token).complete()
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: SlotCache) -> Tensor:
@@ -110,16 +113,6 @@ class GenerationEngine:
         row_bytes = 2 * config.num_hidden_layers * heads * width * longest * self.model.dtype.itemsize
         n_slots = max(1, min(self._max_rows, n_requests, self._cache_bytes // row_bytes))
         return SlotCache(config.num_hidden_layers, n_slots, longest), n_slots
-
-    def _room(self, request: Request, ids: list[int], sampling: SamplingConfig) -> int:
-        longest = longest_row(self.model.config)
-        room = sampling.max_new_tokens if longest is None else min(sampling.max_new_tokens, longest - len(ids))
-        if room < 1:
-            raise ModelError(
-                f"The prompt of row {request.row_id!r} has {len(ids)} tokens and the model holds {longest}: no room for "
-                "an answer. Shorten the prompt or use a model with a longer context."
-            )
-        return room
 
 
 class _Run:

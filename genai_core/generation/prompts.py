@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from genai_core.config.generation import SamplingConfig
 from genai_core.data.templates import render_prompt
 from genai_core.data.tokenizer import document_end_id, encode_documents, load_tokenizer
+from genai_core.errors import ModelError
 from genai_core.generation.types import Request
 
 
@@ -31,3 +33,25 @@ def open_ruler(path: Path) -> Callable[[Request], bool]:
     tokenizer = load_tokenizer(path)
     longest = longest_row(AutoConfig.from_pretrained(str(path), local_files_only=True))
     return lambda request: longest is None or len(encode_request(tokenizer, request)) < longest
+
+
+def room_for_answer(config: Any, request: Request, ids: Sequence[int], sampling: SamplingConfig) -> int:
+    """Return the most tokens that an answer may have: what was asked for, or what the model holds behind the prompt.
+
+    Args:
+        config: of the model.
+        request: named where there is no room.
+        ids: of its prompt.
+        sampling: `max_new_tokens`.
+
+    Raises:
+        ModelError: there is no room for a single token.
+    """
+    longest = longest_row(config)
+    room = sampling.max_new_tokens if longest is None else min(sampling.max_new_tokens, longest - len(ids))
+    if room < 1:
+        raise ModelError(
+            f"The prompt of row {request.row_id!r} has {len(ids)} tokens and the model holds {longest}: no room for "
+            "an answer. Shorten the prompt or use a model with a longer context."
+        )
+    return room

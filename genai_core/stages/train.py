@@ -42,7 +42,7 @@ def pretrain(config: PretrainStage, context: StageContext) -> StageResult:
         rows, shares = _text_rows(config, context)
     datasets = {"text": rows}
     if any(dataset.name == "pairs" for dataset in mixed_datasets(config.training.objective)):
-        pairs, _ = _pair_rows(config.training, context)
+        pairs, _ = _pair_rows(config.training, context, read_pairs(corpus / "pairs" / "train.parquet"))
         datasets["pairs"] = _rewrite(pairs, context, "rows/pairs.arrow")
     datasets |= _retrieval_rows(config.training, context)
     result = _train(
@@ -63,16 +63,14 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
     """Train a model on instruction pairs: the corpus's own, and those of the inputs `extra-1`, `extra-2`, ..."""
     from genai_core.data.packing import PackedRows
     from genai_core.data.replay import write_with_replay
-    from genai_core.data.tokenizer import load_tokenizer
-    from genai_core.data.tuning_rows import build_tuning_rows
 
     corpus = context.inputs["corpus"]
-    tokenizer = load_tokenizer(corpus / "tokenizer")
     training = config.training
     extra: list[Pair] = []
     for role in sorted((role for role in context.inputs if role.startswith("extra-")), key=_number):
         extra += read_pairs(context.inputs[role] / "pairs" / "train.parquet")
-    rows, stats = _pair_rows(training, context, extra, config.min_real_share, config.max_real_share)
+    real = read_pairs(corpus / "pairs" / "train.parquet")
+    rows, stats = _pair_rows(training, context, real, extra, config.min_real_share, config.max_real_share)
     rows_file = context.workspace.path / "rows" / "train.arrow"
     draft = rows_file.with_suffix(".part")
     replayed = 0
@@ -89,15 +87,7 @@ def tune(config: TuneStage, context: StageContext) -> StageResult:
     held_out_file: Path | None = None
     if held_out_pairs:
         try:
-            held_out, _ = build_tuning_rows(
-                held_out_pairs,
-                [],
-                tokenizer,
-                training.seq_len,
-                0.0,
-                training.seed,
-                writer=writer_of(training.objective, training.seq_len),
-            )
+            held_out, _ = _pair_rows(training, context, held_out_pairs)
         except DataError as error:
             context.journal.event(f"no held-out answers are measured: {error}")
         else:
@@ -138,19 +128,19 @@ def _text_rows(config: PretrainStage | TuneStage, context: StageContext) -> tupl
 def _pair_rows(
     training: TrainingConfig,
     context: StageContext,
+    real: Sequence[Pair],
     extra: Sequence[Pair] = (),
     min_real_share: float = 0.0,
     max_real_share: float = 1.0,
 ) -> tuple[PackedRows, dict[str, Any]]:
-    """Return the rows of the corpus's pairs and the extra ones, and what went into them."""
+    """Return the rows of the corpus's own pairs and the extra ones, and what went into them."""
     from genai_core.data.tokenizer import load_tokenizer
     from genai_core.data.tuning_rows import build_tuning_rows
 
-    corpus = context.inputs["corpus"]
     return build_tuning_rows(
-        read_pairs(corpus / "pairs" / "train.parquet"),
+        real,
         extra,
-        load_tokenizer(corpus / "tokenizer"),
+        load_tokenizer(context.inputs["corpus"] / "tokenizer"),
         training.seq_len,
         min_real_share,
         training.seed,

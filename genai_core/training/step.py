@@ -200,7 +200,7 @@ def accumulate_gradients(
             one,
             [views_of_batch[index] for views_of_batch in views],
             counts,
-            blank=_one_row(batches[0]),
+            any_rows=batches[0],
             group=group,
             precision=precision,
             seeds=seeds,
@@ -325,7 +325,7 @@ def _cache_gradients(
     views: Sequence[Batch],
     counts: Mapping[str, float],
     *,
-    blank: Batch,
+    any_rows: Batch,
     group: Group,
     precision: Precision,
     seeds: Sequence[int],
@@ -340,6 +340,7 @@ def _cache_gradients(
             if len(view["input_ids"]):
                 representation = objective.represent(run_forward(model, [objective], view, precision), view)
             elif group.shards:
+                blank = _one_row(any_rows)
                 representation = objective.represent(run_forward(model, [objective], blank, precision), blank)[:0]
             else:
                 representation = objective.represent(_no_outputs(view, model), view)

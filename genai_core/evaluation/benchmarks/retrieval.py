@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from genai_core.data.bm25 import Bm25Index
 from genai_core.errors import ConfigError, DataError
 
 SUITE = "retrieval"
@@ -66,22 +67,10 @@ def rank_by_vectors(search: Search, encoder: Encodes, depth: int = DEPTH) -> Ran
 
 
 def rank_by_words(search: Search, depth: int = DEPTH) -> Ranking:
-    """Return BM25's documents for each query.
-
-    Raises:
-        ConfigError: bm25s is not installed.
-    """
-    try:
-        import bm25s
-    except ImportError as error:
-        raise ConfigError("BM25 needs the package bm25s. Install it: pip install bm25s") from error
-    names = list(search.documents)
+    """Return BM25's documents for each query."""
+    index, names = Bm25Index(search.documents), list(search.documents)
     asked = [query for query in search.queries if search.relevant.get(query)]
-    options = {"stopwords": None, "show_progress": False, "return_ids": False, "token_pattern": r"(?u)\b\w+\b"}
-    index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(bm25s.tokenize(list(search.documents.values()), **options), show_progress=False)
-    queries = bm25s.tokenize([search.queries[query] for query in asked], **options)
-    return {query: _best(names, index.get_scores(words), depth) for query, words in zip(asked, queries, strict=True)}
+    return {query: _best(names, index.scores(search.queries[query]), depth) for query in asked}
 
 
 def retrieval_cases(search: Search, ranking: Ranking) -> list[dict[str, Any]]:
