@@ -83,7 +83,7 @@ class Recipe(Config):
     )
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Recipe:
+    def _tokenizer_fits(self) -> Recipe:
         if isinstance(self.base, ScratchBase) and isinstance(self.data.tokenizer, BaseTokenizer):
             raise ValueError(
                 "data.tokenizer.kind='base' needs a base model that has one, but base.kind='scratch'. "
@@ -94,6 +94,10 @@ class Recipe(Config):
                 f"data.tokenizer.kind='train' would not match the vocabulary of base.kind={self.base.kind!r}. "
                 "Use data.tokenizer.kind='base'."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> Recipe:
         for place, training in self.trainings().items():
             objective = training.objective
             hides = any(getattr(part, "mask_token", None) == "" for part in parts_of(objective))  # the tokenizer's own
@@ -177,6 +181,10 @@ class Recipe(Config):
                     f"compute.sharding='fully_shard' cuts decoders, but base.architecture={self.base.architecture!r} is an encoder. "
                     "Use compute.sharding='none'."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Recipe:
         if self.pretraining.seq_len != self.data.seq_len:
             raise ValueError(
                 f"pretraining.seq_len={self.pretraining.seq_len} differs from data.seq_len={self.data.seq_len}, the length "
