@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genai_core.config.base import Config, NonNegativeInt, PositiveInt
 
@@ -26,6 +26,15 @@ class ComputeConfig(Config):
         default="none",
         description="'fully_shard': weights, gradients and moments are cut over the workers (FSDP2); 'none': each has all.",
     )
+    tensor_parallel: PositiveInt = Field(
+        default=1, description="Neighbouring workers that share the matrices of every layer (tensor parallelism)."
+    )
+    pipeline_stages: PositiveInt = Field(
+        default=1, description="Neighbouring workers that hold the layers one after another (a 1F1B pipeline)."
+    )
+    context_parallel: PositiveInt = Field(
+        default=1, description="Neighbouring workers that share the tokens of every row (context parallelism)."
+    )
     activation_checkpointing: bool = Field(
         default=False,
         description="Compute the inside of each layer again in the backward pass: less memory, a third more work.",
@@ -41,3 +50,30 @@ class ComputeConfig(Config):
         default="",
         description="Job server of a Ray cluster, as http://host:8265; '' = GENAI_RAY_ADDRESS, else a local Ray.",
     )
+
+    @model_validator(mode="after")
+    def _share_in_one_way(self) -> ComputeConfig:
+        ways = [f"{name}={size}" for name, size in self._teams().items() if size > 1]
+        if self.sharding != "none":
+            ways.append(f"sharding='{self.sharding}'")
+        if len(ways) > 1:
+            raise ValueError(
+                f"{' and '.join(ways)} share a model or a row in two ways at once. Keep one of them; each goes with workers that "
+                "take different rows."
+            )
+        if self.workers % self.team_size():
+            raise ValueError(
+                f"workers={self.workers} do not form teams of {self.team_size()} ({ways[0]}). Set workers to a multiple."
+            )
+        return self
+
+    def _teams(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("tensor_parallel", "pipeline_stages", "context_parallel")}
+
+    def team_size(self) -> int:
+        """Return how many workers work on the same rows."""
+        return max(self._teams().values())
+
+    def shares_a_model(self) -> bool:
+        """Return whether no worker alone makes a pass through the model."""
+        return self.sharding != "none" or self.team_size() > 1

@@ -49,11 +49,11 @@ def worst_rows(
         visits: the rows of the step.
         progress: of the training.
         precision: of the matrix products.
-        group: the rows are shared over its ranks; if those hold cuts of the model, no row is looked at.
+        group: the rows are shared over its ranks; if those share a model or a row, no row is looked at.
         frozen: the other models that objectives ask.
         shown: how many are returned.
     """
-    if group.shards:  # one row at a time, the ranks would make different passes
+    if group.shards or group.team is not None:  # one row at a time, the ranks would make different passes
         return []
     plain = [one for one in objectives if not isinstance(one.objective, CoupledObjective) and one.is_active(progress)]
     losses: list[Tensor] = []

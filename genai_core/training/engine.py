@@ -99,9 +99,9 @@ class Engine:
         if group.shards:
             check_sharding(config)
         rows_per_step = config.rows_per_step()
-        if group.world_size > rows_per_step:
+        if group.rows.world_size > rows_per_step:
             raise ConfigError(
-                f"compute.workers={group.world_size} is more than the {rows_per_step} rows of a step "
+                f"compute.workers={group.rows.world_size} is more than the {rows_per_step} rows of a step "
                 f"(global_batch_tokens={config.global_batch_tokens:,} / seq_len={config.seq_len:,}). "
                 f"Set compute.workers to at most {rows_per_step}, or raise global_batch_tokens."
             )
@@ -162,7 +162,7 @@ class Engine:
         found = self._checkpoints.newest() if self._group.leads else None
         state = self._restore(found)
         if state is None:
-            if not self._group.shards:
+            if self._group.holds_whole:
                 self._group.broadcast_([parameter.data for parameter in self._model.parameters()])
             if self._local is not None:
                 self._local.begin()
@@ -175,8 +175,8 @@ class Engine:
         started = time.monotonic()
         config, step = self._config, self._counters.step
         visits = rows_of_step(self._rows, config, step)
-        batches = visits.micro_batches(self._group.share, self._micro_batch_rows, self._group.device)
-        seeds = [noise_seed(config.seed, step, micro_step, self._group.rank) for micro_step in range(len(batches))]
+        batches = visits.micro_batches(self._group.rows.share, self._micro_batch_rows, self._group.device)
+        seeds = [noise_seed(config.seed, step, micro_step, self._group.rows.rank) for micro_step in range(len(batches))]
         if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
             self._compare_terms(batches, seeds)
         figures = self._descend(self._objectives, batches, seeds)
@@ -262,7 +262,7 @@ class Engine:
             self._model,
             objectives,
             batches,
-            group=self._group,
+            group=self._group.sums,
             precision=self._precision,
             seeds=seeds,
             progress=self._progress,
@@ -388,7 +388,7 @@ class Engine:
         if self._local is not None:
             own = {**(own if self._group.leads else {}), **self._local.tensors()}
             state["workers"] = self._local.state()
-        elif not self._group.shards:
+        elif self._group.holds_whole:
             if self._group.leads:
                 self._checkpoints.save(self._counters.step, own, state)
             return

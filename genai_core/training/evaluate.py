@@ -74,9 +74,9 @@ def measure_heldout(
     model.eval()
     token_bytes = held_out.token_bytes.to(group.device)
     sums = torch.zeros(4, dtype=torch.float64, device=group.device)  # nll, tokens, nll of text, bytes
-    own = group.share(indices)
+    own = group.rows.share(indices)
     # cut weights: every rank makes as many passes as the one with most rows
-    most = -(-len(indices) // group.world_size) if group.shards else len(own)
+    most = -(-len(indices) // group.rows.world_size) if group.shards else len(own)
     for start in range(0, most, batch_rows):
         part = own[start : start + batch_rows]
         blank = not len(part)
@@ -92,7 +92,7 @@ def measure_heldout(
         sizes = token_bytes[batch["labels"].clamp_min(0)] * counted
         sums += torch.stack([nll.sum(), counted.sum(), (nll * (sizes > 0)).sum(), sizes.sum()])
     model.train(was_training)
-    group.sum_([sums])
+    group.sums.sum_([sums])
     nats, tokens, text_nats, text_bytes = sums.tolist()
     bits = text_nats / math.log(2) / max(1.0, text_bytes) if objective.is_likelihood else None
     return HeldOutLoss(nats / max(1.0, tokens), bits, int(tokens))

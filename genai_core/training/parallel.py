@@ -1,5 +1,10 @@
 """The only door to torch.distributed: sums, gathers and broadcasts over the ranks of one training run.
 
+Ranks form a grid: rows of it work on different rows of a step, the neighbours in one (a team) share a model's layers, their
+matrices, or the tokens of a row. Without a team each rank is alone in its own, and all of them form one column.
+
+    rank = place of the team * size of a team + place in the team
+
 Gradients are summed, not averaged: every rank backpropagates its share of the rows with the counts of the *whole* step
 below the line, so the sum over ranks is the gradient, whatever their number. (A data-parallel mean would need the
 factor `world_size` in front of the loss, DESIGN 6; here the two cancel and neither is written.)
@@ -16,22 +21,72 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from genai_core.errors import ConfigError
 
 BUCKET_BYTES = 32 << 20
 
 
 class Group:
-    """The ranks of one run. Alone, everything here is free."""
+    """Some ranks of one run, or all. Alone, everything here is free."""
 
-    def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
+    def __init__(
+        self, rank: int, world_size: int, device: torch.device, ranks: dist.ProcessGroup | None = None
+    ) -> None:
+        """Name a group.
+
+        Args:
+            rank: of this process within it.
+            world_size: how many there are.
+            device: of this process.
+            ranks: who they are; None = all.
+        """
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        self._ranks = ranks
         self.shards = False
-        """Whether the ranks hold cuts of one model: its gradients come summed, and all must make the same passes."""
+        """Whether each rank holds cuts of one model and rows of its own: its gradients come summed, and all must make the
+        same passes."""
+
+        self.rows: Group = self
+        """Those with other rows of a step, this rank among them."""
+
+        self.sums: Group = self
+        """Those whose gradients, counts and figures add up to a step's."""
+
+        self.team: Group | None = None
+        """Those with the same rows, which share the work on them; None = nobody does."""
 
         self.sent_bytes = 0
         """What this rank has sent so far to add up gradients, or workers' progress, over the ranks."""
+
+    def form_teams(self, size: int) -> DeviceMesh:
+        """Let every `size` neighbouring ranks work on the same rows; return the grid, its dimensions 'rows' and 'team'.
+
+        Afterwards gradients add up over `rows`: each of a team has those of its part of the model. Every rank must ask.
+
+        Raises:
+            ConfigError: the ranks are not a multiple.
+        """
+        if self.world_size % size:
+            raise ConfigError(
+                f"compute.workers={self.world_size} do not form teams of {size} (compute.tensor_parallel, pipeline_stages or "
+                f"context_parallel). Set compute.workers to a multiple of {size}."
+            )
+        mesh = init_device_mesh(self.device.type, (self.world_size // size, size), mesh_dim_names=("rows", "team"))
+        self.rows, self.team = (
+            Group(mesh.get_local_rank(name), mesh[name].size(), self.device, mesh.get_group(name))
+            for name in ("rows", "team")
+        )
+        self.sums = self.rows
+        return mesh
+
+    @property
+    def holds_whole(self) -> bool:
+        """Return whether this rank has the whole model, as all others do."""
+        return not self.shards and (self.team is None or self.sums is self)
 
     @property
     def leads(self) -> bool:
@@ -56,9 +111,9 @@ class Group:
             padded = torch.nn.functional.pad(rows, (0, size * width - rows.shape[1]))
             slices = padded.view(len(rows), size, width).transpose(0, 1).contiguous()  # (W, m, n / W)
             theirs = torch.empty_like(slices)
-            dist.all_to_all_single(theirs, slices)
+            dist.all_to_all_single(theirs, slices, group=self._ranks)
             whole = rows.new_empty(size * width)
-            dist.all_gather_into_tensor(whole, _add_rows(theirs.flatten(0, 1)))
+            dist.all_gather_into_tensor(whole, _add_rows(theirs.flatten(0, 1)), group=self._ranks)
             self.sent_bytes += (len(rows) + 1) * (size - 1) * width * rows.itemsize
             return whole[: rows.shape[1]]
         return _add_rows(rows)
@@ -66,19 +121,19 @@ class Group:
     def max_(self, tensor: Tensor) -> None:
         """Keep the largest value over the ranks, elementwise, in place."""
         if self.world_size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._ranks)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
         if self.world_size == 1:
             return flag
         asked = torch.tensor([float(flag)], device=self.device)
-        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX, group=self._ranks)
         return bool(asked.item())
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors with rank 0's."""
-        self._in_buckets(tensors, lambda flat: dist.broadcast(flat, src=0))
+        self._in_buckets(tensors, self._broadcast)
 
     def broadcast_json(self, value: Any) -> Any:
         """Return rank 0's JSON value on every rank."""
@@ -86,11 +141,11 @@ class Group:
             return value
         data = json.dumps(value).encode() if self.leads else b""
         size = torch.tensor([len(data)], device=self.device)
-        dist.broadcast(size, src=0)
+        self._broadcast(size)
         buffer = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
         if self.leads:
             buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        dist.broadcast(buffer, src=0)
+        self._broadcast(buffer)
         return json.loads(bytes(buffer.cpu().tolist()))
 
     def gather_json(self, value: Any) -> list[Any]:
@@ -137,7 +192,7 @@ class Group:
             for part, content in headers[self.rank].items():
                 for name in content:
                     if parts[part][name].numel():
-                        dist.send(parts[part][name].to(self.device).contiguous(), dst=0)
+                        dist.send(parts[part][name].to(self.device).contiguous(), group=self._ranks, group_dst=0)
             return
         for source, header in enumerate(headers[1:], start=1):
             received: dict[str, dict[str, Tensor]] = {}
@@ -146,7 +201,7 @@ class Group:
                 for name, (shape, dtype) in content.items():
                     tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
                     if tensor.numel():
-                        dist.recv(tensor, src=source)
+                        dist.recv(tensor, group=self._ranks, group_src=source)
                     received[part][name] = tensor
             yield received
 
@@ -161,12 +216,12 @@ class Group:
             return rows, 0
         sizes = torch.zeros(self.world_size, dtype=torch.int64, device=rows.device)
         sizes[self.rank] = len(rows)
-        dist.all_reduce(sizes)
+        dist.all_reduce(sizes, group=self._ranks)
         largest = int(sizes.max())
         padded = rows.new_zeros((largest, *rows.shape[1:]))
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.world_size)]
-        dist.all_gather(parts, padded)
+        dist.all_gather(parts, padded, group=self._ranks)
         whole = torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
         return whole, int(sizes[: self.rank].sum())
 
@@ -177,8 +232,11 @@ class Group:
         return rows[start : start + base + (self.rank < extra)]
 
     def _all_reduce(self, flat: Tensor) -> None:
-        dist.all_reduce(flat, op=dist.ReduceOp.SUM)
+        dist.all_reduce(flat, op=dist.ReduceOp.SUM, group=self._ranks)
         self.sent_bytes += 2 * (self.world_size - 1) * flat.numel() * flat.itemsize // self.world_size  # in a ring
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        dist.broadcast(tensor, group=self._ranks, group_src=0)
 
     def _in_buckets(self, tensors: Iterable[Tensor], collective: Any) -> None:
         if self.world_size == 1:

@@ -103,15 +103,16 @@ def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path, shar
         shared_by: workers of local SGD, which the processes share evenly; 0 = none.
 
     Raises:
-        ConfigError: more workers than rows in a step.
+        ConfigError: more workers (or teams of workers that share the same rows) than rows in a step.
     """
-    earlier = read_plan(folder)
-    fitting = [size for size in range(1, torch.cuda.device_count() + 1) if shared_by % size == 0]
-    world_size = compute.workers or (earlier.world_size if earlier else max([1, *fitting]))
-    if world_size > rows_per_step:
+    earlier, team = read_plan(folder), compute.team_size()
+    fitting = [size for size in range(team, torch.cuda.device_count() + 1, team) if shared_by % size == 0]
+    world_size = compute.workers or (earlier.world_size if earlier else max([team, *fitting]))
+    if world_size > rows_per_step * team:
         raise ConfigError(
-            f"compute.workers={world_size} is more than the {rows_per_step} rows of a step. "
-            f"Set it to at most {rows_per_step}, or raise global_batch_tokens."
+            f"compute.workers={world_size} is more than the {rows_per_step} rows of a step"
+            f"{f' times {team} that share a row' if team > 1 else ''}. "
+            f"Set it to at most {rows_per_step * team}, or raise global_batch_tokens."
         )
     cores = len(os.sched_getaffinity(0))
     threads = compute.threads or (earlier.threads if earlier else max(1, cores // world_size))
@@ -168,11 +169,11 @@ def _fill_in(
     group: Group,
     frozen: Frozen,
 ) -> Plan:
-    most = -(-rows_per_step // group.world_size)
+    most = -(-rows_per_step // group.rows.world_size)
     given: Precision | None = None if compute.precision == "auto" else compute.precision
     precision = given or (earlier.precision if earlier else None)
     micro = compute.micro_batch_rows or (earlier.micro_batch_rows if earlier else 0)
-    if compute.sharding == "fully_shard" and group.world_size > 1:  # rank 0 alone can measure nothing
+    if compute.shares_a_model() and group.world_size > 1:  # rank 0 alone can measure nothing
         precision = precision or ("bfloat16" if has_bfloat16(group.device) else "float32")
         micro = micro or USUAL_ROWS
     if precision is None or not micro:
