@@ -12,6 +12,7 @@
     ├── StageFailedError        exit 1: a stage's job ended without an artifact
     ├── TrainingDivergedError   exit 1: NaN or spikes beyond the budget, with a diagnosis
     ├── TransientError          worth a retry: a server or a worker went away
+    │   └── ClusterStartError   Ray did not start; the next try needs another process
     └── InterruptedRunError     exit 130: a person stopped it; resumable
 
 A message says what was wrong, which value, and what to do.
@@ -70,6 +71,10 @@ class TrainingDivergedError(GenaiCoreError):
 
 class TransientError(GenaiCoreError):
     """A machine's or a network's fault; the same call may succeed later."""
+
+
+class ClusterStartError(TransientError):
+    """Ray did not start here; its process remembers that, so the next try needs another one."""
 
 
 class InterruptedRunError(GenaiCoreError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from genai_core import errors
 from genai_core.config.settings import Settings
-from genai_core.errors import ClaimLostError, StageFailedError, TransientError
+from genai_core.errors import ClaimLostError, ClusterStartError, StageFailedError, TransientError
 from genai_core.launch.quiet import SILENCE
 from genai_core.launch.sessions import kill_session
 from genai_core.launch.submit import OnRow
@@ -103,8 +103,9 @@ class EmbeddedLauncher:
             self._end_host()
             raise
         except BaseException as error:
-            # a host that lost its claim is ending itself; not an Exception: Prefect's TerminationSignal, a cancelled run
-            if isinstance(error, ClaimLostError) or not isinstance(error, Exception):
+            # a host that lost its claim is ending itself; one without Ray would only say so again; not an Exception:
+            # Prefect's TerminationSignal, a cancelled run
+            if isinstance(error, (ClaimLostError, ClusterStartError)) or not isinstance(error, Exception):
                 self._end_host()
             raise
 

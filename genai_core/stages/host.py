@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from genai_core.config.settings import read_settings
-from genai_core.errors import ClaimLostError, GenaiCoreError, TransientError
+from genai_core.errors import ClaimLostError, ClusterStartError, GenaiCoreError
 from genai_core.launch.cluster import connect_ray
 from genai_core.launch.quiet import silence
 from genai_core.launch.sessions import kill_session
@@ -131,14 +131,17 @@ class Host:
             self._workers.prepare(TRAINING_IMPORTS)
 
     def await_warm(self, kind: ArtifactKind) -> None:
-        """Return when Ray and the imports are there. Raises TransientError if Ray did not start."""
+        """Return when Ray and the imports are there. Raises ClusterStartError if Ray did not start."""
         self._importing.join()
         if kind is not ArtifactKind.MODEL:  # a training imports in its worker, which wants the processor meanwhile
             import transformers.models.llama.modeling_llama  # noqa: F401 (while Ray is still starting)
 
         self._ray_ready.wait()
         if self._ray_error is not None:
-            raise TransientError(f"Ray did not start: {self._ray_error}") from self._ray_error
+            raise ClusterStartError(
+                f"Ray did not start: {self._ray_error} If this stays so, other programs may leave it too little of the machine "
+                "(genai doctor)."
+            ) from self._ray_error
 
     def run(self) -> None:
         """Run jobs until told to close."""
