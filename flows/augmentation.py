@@ -12,6 +12,11 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Prepare the corpus."""
+    prepare(resolve_sources(recipe), recipe)
+
+
 @flow(name="augmentation", flow_run_name="augmentation {recipe.name}")
 def augmentation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Clean, deduplicate, split, derive pairs, train the tokenizer and pack.
@@ -21,6 +26,5 @@ def augmentation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # 
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        prepare(resolve_sources(recipe), recipe)
+        walk(recipe.seeded())
         return report_of(session)

@@ -12,6 +12,13 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Go as far as the corrected model."""
+    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
+    correct(grown, corpus, recipe)
+
+
 @flow(name="correction", flow_run_name="correction {recipe.name}")
 def correction(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Sample, verify, learn from the verified, measure at all three moments.
@@ -21,8 +28,5 @@ def correction(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # no
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        corpus, base = learn_text(resolve_sources(recipe), recipe)
-        grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
-        correct(grown, corpus, recipe)
+        walk(recipe.seeded())
         return report_of(session)

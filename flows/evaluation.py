@@ -12,6 +12,13 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Go all the way, whatever the base can write."""
+    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
+    argue_and_promote(base, correct(grown, corpus, recipe), corpus, recipe)
+
+
 @flow(name="evaluation", flow_run_name="evaluation {recipe.name}")
 def evaluation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Measure candidate, base and champion alike; register the candidate and let the gate decide.
@@ -21,8 +28,5 @@ def evaluation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # no
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        corpus, base = learn_text(resolve_sources(recipe), recipe)
-        grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
-        argue_and_promote(base, correct(grown, corpus, recipe), corpus, recipe)
+        walk(recipe.seeded())
         return report_of(session)

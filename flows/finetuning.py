@@ -12,6 +12,12 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Go as far as the fine-tuned model."""
+    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    learn_instructions(base, corpus, recipe)
+
+
 @flow(name="finetuning", flow_run_name="finetuning {recipe.name}")
 def finetuning(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Teach the base model to follow instructions.
@@ -21,7 +27,5 @@ def finetuning(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # no
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        corpus, base = learn_text(resolve_sources(recipe), recipe)
-        learn_instructions(base, corpus, recipe)
+        walk(recipe.seeded())
         return report_of(session)

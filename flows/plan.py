@@ -1,4 +1,4 @@
-"""What a run would do: the lifecycle walked without computing anything, with a forecast for what is missing."""
+"""What a run would do: a flow walked without computing anything, with a forecast for what is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.lifecycle import live
+from flows.registry import Walk
 from genai_core.augmentation.outlook import Outlook
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
@@ -24,10 +25,20 @@ class PlannedStage:
     forecast: dict[str, Any] | None
 
 
-def plan(recipe: Recipe, settings: Settings, refresh: list[str], outlook: Outlook | None = None) -> list[PlannedStage]:
-    """Return what would be reused and what computed. Resolves data and model first: raises DataError or ModelError."""
+def plan(
+    recipe: Recipe, settings: Settings, refresh: list[str], outlook: Outlook | None = None, walk: Walk = live
+) -> list[PlannedStage]:
+    """Return what would be reused and what computed. Resolves data and model first: raises DataError or ModelError.
+
+    Args:
+        recipe: the whole.
+        settings: which store is looked into.
+        refresh: stages that would be computed again.
+        outlook: of the data, for forecasts.
+        walk: of the flow that would run (flows/registry.py).
+    """
     with open_session(recipe.name, recipe.compute, settings=settings, refresh=set(refresh), planning=True) as session:
-        live(recipe)
+        walk(recipe.seeded())
         return [
             PlannedStage(
                 row.name,

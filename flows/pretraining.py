@@ -12,6 +12,11 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Go as far as the base model."""
+    learn_text(resolve_sources(recipe), recipe)
+
+
 @flow(name="pretraining", flow_run_name="pretraining {recipe.name}")
 def pretraining(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Train the base model on the recipe's text.
@@ -21,6 +26,5 @@ def pretraining(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # n
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        learn_text(resolve_sources(recipe), recipe)
+        walk(recipe.seeded())
         return report_of(session)

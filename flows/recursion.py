@@ -12,6 +12,12 @@ from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_sources
 
 
+def walk(recipe: Recipe) -> None:
+    """Go as far as the last generation."""
+    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    grow(learn_instructions(base, corpus, recipe), corpus, recipe)
+
+
 @flow(name="recursion", flow_run_name="recursion {recipe.name}")
 def recursion(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
     """Write, verify, mix, train, measure: generation after generation, each judged by the guard.
@@ -21,7 +27,5 @@ def recursion(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noq
         refresh: stages to compute again although they were published before.
     """
     with flow_session(recipe, refresh) as session:
-        recipe = recipe.seeded()
-        corpus, base = learn_text(resolve_sources(recipe), recipe)
-        grow(learn_instructions(base, corpus, recipe), corpus, recipe)
+        walk(recipe.seeded())
         return report_of(session)

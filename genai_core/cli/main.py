@@ -42,6 +42,15 @@ RayAddress = Annotated[
     str, typer.Option("--ray", metavar="ADDRESS", help="Job server of a Ray cluster; default: a local Ray.")
 ]
 Refresh = Annotated[list[str], typer.Option("--refresh", metavar="STAGE", help="Compute a stage again; repeatable.")]
+FlowName = Annotated[
+    str,
+    typer.Option(
+        "--flow",
+        metavar="NAME",
+        help="How far to go, or where else: augmentation, pretraining, finetuning, recursion, correction, evaluation; erasure; "
+        "comparison.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -62,11 +71,12 @@ def run(
     mlflow: TrackingUri = "",
     ray: RayAddress = "",
     refresh: Refresh = [],  # noqa: B006
+    flow: FlowName = "lifecycle",
 ) -> None:
     """Run a recipe: every stage that was not published before, then registration and the gate."""
     from genai_core.cli.run import run_recipe
 
-    raise typer.Exit(run_recipe(recipe, set_, report, storage, mlflow, ray, refresh))
+    raise typer.Exit(run_recipe(recipe, set_, report, storage, mlflow, ray, refresh, flow))
 
 
 @recipes_app.command("list")
@@ -100,11 +110,16 @@ def recipe_show(recipe: str, set_: Overrides = []) -> None:  # noqa: B006
 
 
 @recipes_app.command("check")
-def recipe_check(recipe: str, set_: Overrides = [], storage: StorageUri = "") -> None:  # noqa: B006
+def recipe_check(
+    recipe: str,
+    set_: Overrides = [],  # noqa: B006
+    storage: StorageUri = "",
+    flow: FlowName = "lifecycle",
+) -> None:
     """Check a recipe, resolve its data and model, tell what would be reused, and forecast the rest."""
     from genai_core.cli.recipes import check
 
-    check(recipe, set_, storage)
+    check(recipe, set_, storage, flow)
 
 
 @recipes_app.command("schema")

@@ -52,13 +52,15 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def check(name: str, overrides: Sequence[str], storage: str) -> None:
+def check(name: str, overrides: Sequence[str], storage: str, flow: str = "lifecycle") -> None:
     """Print what a run would do, and what it would cost. Raises what a run would raise before its first stage."""
     recipe = load_recipe(name, overrides)
     settings = settings_of(storage)
     from flows.plan import plan
+    from flows.registry import find_flow
     from tasks.sources import resolve_sources
 
+    _, walk = find_flow(flow)
     console = Console(highlight=False)
     sources = resolve_sources(recipe)
     console.print(Text.assemble(("recipe   ", "dim"), (recipe.name, "bold"), f"   {find_recipe(name)}"))
@@ -69,7 +71,7 @@ def check(name: str, overrides: Sequence[str], storage: str) -> None:
     outlook = look_ahead(recipe.data, sources.text)
     if outlook is not None:
         console.print(Text.assemble(("holds    ", "dim"), describe(outlook)))
-    planned = plan(recipe, settings, [], outlook)
+    planned = plan(recipe, settings, [], outlook, walk)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading, justify in (
         ("stage", "left"),

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from genai_core.cli.options import settings_of
 from genai_core.cli.report import reports_folder
-from genai_core.cli.screen import Screen, end_table
+from genai_core.cli.screen import Screen, end_table, table_of
 from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
 from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
@@ -45,11 +45,15 @@ def run_recipe(
     mlflow: str,
     ray: str,
     refresh: Sequence[str],
+    flow: str = "lifecycle",
 ) -> int:
-    """Run a recipe; return the exit code."""
+    """Run a recipe, or the part of it that another flow computes; return the exit code."""
+    from flows.registry import find_flow
+
     started = time.monotonic()
     console = open_console()
     recipe = load_recipe(name, overrides)
+    find_flow(flow)
     settings = settings_of(storage, mlflow, ray)
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(
@@ -58,7 +62,7 @@ def run_recipe(
     os.environ.update({key: os.environ.get(key, value) for key, value in prefect_environment(settings.home).items()})
     stop = StopButton(console)
     stop.arm()
-    run = Run(recipe, settings, list(refresh), console, stop, started)
+    run = Run(recipe, settings, list(refresh), console, stop, started, flow)
     try:
         with closing(run):
             run.prepare()
@@ -115,6 +119,7 @@ class Run:
         console: Console,
         stop: StopButton,
         started: float,
+        flow: str,
     ) -> None:
         self.recipe = recipe
         self.settings = settings
@@ -122,9 +127,11 @@ class Run:
         self.console = console
         self.stop = stop
         self.started = started
+        self.flow = flow
         self.status = "failed"
         self.rows: list[Any] = []
         self.model: dict[str, Any] | None = None
+        self.comparison: list[dict[str, str]] = []
         self.forecasts: dict[str, Any] = {}
         self.prefect_api = os.environ.get("PREFECT_API_URL", "")
         self.launcher: Launcher | None = None
@@ -149,11 +156,12 @@ class Run:
         self._tracking_error: Exception | None = None
         reachable.start()
         from flows.plan import plan
+        from flows.registry import find_flow
         from genai_core.augmentation.outlook import look_ahead
         from genai_core.cli.recipes import warn
 
         outlook = look_ahead(self.recipe.data)
-        planned = plan(self.recipe, self.settings, self.refresh, outlook)
+        planned = plan(self.recipe, self.settings, self.refresh, outlook, find_flow(self.flow)[1])
         self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
@@ -193,7 +201,7 @@ class Run:
 
     def execute(self) -> None:
         """Run the flow."""
-        from flows.lifecycle import lifecycle
+        from flows.registry import find_flow
         from flows.session import SURROUNDINGS, Surroundings, using_server
 
         with Screen(self.console) as screen, using_server(self.prefect_api):
@@ -207,7 +215,7 @@ class Run:
                 )
             )
             try:
-                result = lifecycle(recipe=self.recipe, refresh=self.refresh)
+                result = find_flow(self.flow)[0](recipe=self.recipe, refresh=self.refresh)
             except GenaiCoreError:
                 raise
             except Exception as error:
@@ -216,7 +224,9 @@ class Run:
             finally:
                 SURROUNDINGS.reset(token)
         self.model = result["model"]
-        passed = self.model["gate"]["passed"] if self.model else bool(self.recipe.why_no_writer())
+        self.comparison = result.get("comparison", [])
+        promotes = self.flow in {"lifecycle", "evaluation"} and not self.recipe.why_no_writer()
+        passed = self.model["gate"]["passed"] if self.model else not promotes
         self.status = "completed" if passed else "refused"
 
     def close(self) -> None:
@@ -241,10 +251,12 @@ class Run:
     def _check_refresh(self) -> None:
         """Refuse the name of a stage that this recipe does not have: it would be passed over in silence."""
         from flows.plan import plan
+        from flows.registry import find_flow
         from genai_core.stages.registry import STAGES
 
         # with it: what is made again may be damaged, which is why
-        titles = [row.name for row in plan(self.recipe, self.settings, self.refresh)]
+        walk = find_flow(self.flow)[1]
+        titles = [row.name for row in plan(self.recipe, self.settings, self.refresh, walk=walk)]
         known = list(dict.fromkeys([*titles, *STAGES]))
         for name in self.refresh:
             if name not in known:
@@ -258,6 +270,9 @@ class Run:
         print_()
         if self.rows:
             print_(end_table(self.rows, self.console.width))
+            print_()
+        if self.comparison:
+            print_(table_of(self.comparison))
             print_()
         if self.model is not None:
             alias = f"@{self.model['alias']}" if self.model["alias"] else "(no alias)"

@@ -156,3 +156,13 @@ def end_table(rows: Sequence[Any], width: int) -> Table:
         cells.append(figures(row.metrics, 4 if width >= 120 else 3, room))
         table.add_row(*cells)
     return table
+
+
+def table_of(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return rows of named cells as a table, the first column to the left; a narrow terminal folds its cells."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    return table

@@ -349,3 +349,7 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     code = "import sys, genai_core.cli.main; bad = {'torch', 'ray', 'mlflow', 'prefect', 'transformers'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_flow_that_there_is_not(genai: Any, tmp_path: Path) -> None:
+    refused(genai("run", "minute", "--flow", "erazure"), tmp_path, "'erazure'", "Did you mean 'erasure'?", "comparison")
