@@ -13,7 +13,7 @@ three, then over rounds. The loss of the last steps stands beside it: a faster s
 and transformers only.
 
 MFU = (6 N + 12 L D T) tokens/s / F,  N weights without the input embeddings, L layers, D width, T row length, F the rate
-of one large bfloat16 matrix product, measured here (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+of one large matrix product, bfloat16 where the processor multiplies it, measured here (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from genai_core.training.checkpoint import CheckpointFolder
 from genai_core.training.engine import Engine
 from genai_core.training.log import Silence
 from genai_core.training.parallel import Group
-from genai_core.training.plan import has_bfloat16
+from genai_core.training.processor import has_bfloat16
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision
 from genai_core.training.worker import LocalKeeper
 
@@ -165,9 +165,9 @@ def run_ours(
 
 
 def measure_peak(device: torch.device) -> float:
-    """Return FLOP/s of a large bfloat16 product, the best of a few."""
+    """Return FLOP/s of a large product, the best of a few: in bfloat16 where the processor multiplies it, else in float32."""
     side = 2048 if device.type == "cpu" else 8192
-    a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
+    a = torch.randn(side, side, dtype=torch.bfloat16 if has_bfloat16(device) else torch.float32, device=device)
     best = math.inf
     for _ in range(8):
         started = time.monotonic()

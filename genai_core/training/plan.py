@@ -27,6 +27,7 @@ from genai_core.models.recompute import recomputes_layers
 from genai_core.objectives.base import Weighted
 from genai_core.training.checkpoint import Events, Keeper
 from genai_core.training.parallel import Group
+from genai_core.training.processor import has_bfloat16
 from genai_core.training.rows import Rows, take_batch
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, accumulate_gradients
 
@@ -221,6 +222,8 @@ def _measure(
         return size / (time.monotonic() - started)
 
     run_pass(usual, middle)
+    if precision is None and not has_bfloat16(group.device):
+        precision = "float32"
     if precision is None:
         half, plain = run_pass("bfloat16", middle), run_pass("float32", middle)
         if min(half, plain) > max(half, plain) * CLOSE:
@@ -237,13 +240,6 @@ def _measure(
                 micro = size
     torch.set_rng_state(noise)
     return precision, micro
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether the processor multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:
