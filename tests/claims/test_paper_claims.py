@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from genai_core.claims import registry
 from genai_core.claims.base import Cases, Claim, Comparison, Setting, judge
 from genai_core.claims.table import page
 from genai_core.cli.bench import bench_objectives
+from genai_core.cli.main import app
 from genai_core.errors import ConfigError, DataError
 
 LOWER = Comparison("loss falls", "loss", "new", "old", "lower")
@@ -81,6 +83,9 @@ def test_wrong_names_and_missing_data_are_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(registry.CLAIMS, "falls", replace(counted([]), needs_data=True))
     with pytest.raises(ConfigError, match="--data"):
         bench_objectives(["falls"], 1, tmp_path, None, None, 1.0, 1)
+    monkeypatch.setitem(registry.CLAIMS, "falls", replace(counted([]), needs_package="no_such_model"))
+    with pytest.raises(ConfigError, match="pip install --no-deps no-such-model"):
+        bench_objectives(["falls"], 1, tmp_path, None, None, 1.0, 1)
 
 
 def test_every_comparison_of_the_table_has_a_direction_and_words() -> None:
@@ -88,3 +93,8 @@ def test_every_comparison_of_the_table_has_a_direction_and_words() -> None:
     for name, claim in registry.CLAIMS.items():
         assert claim.name == name and claim.source and claim.comparisons
         assert len({(one.figure, one.arm, one.against) for one in claim.comparisons}) == len(claim.comparisons)
+
+
+def test_the_help_tells_every_claim() -> None:
+    said = CliRunner().invoke(app, ["bench", "objectives", "--help"]).output
+    assert all(f"{name}:" in said for name in registry.CLAIMS)
