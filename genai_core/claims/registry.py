@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genai_core.claims import combination, diffusion, distillation, grit, rat, symbol_tuning
+from genai_core.claims import combination, diffusion, distillation, grit, linkbert, rat, symbol_tuning
 from genai_core.claims.base import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -13,6 +13,7 @@ CLAIMS: dict[str, Claim] = {
         distillation.CLAIM,
         grit.CLAIM,
         rat.CLAIM,
+        linkbert.CLAIM,
         symbol_tuning.CLAIM,
     )
 }
