@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genai_core.claims import combination, diffusion, distillation, grit, linkbert, rat, symbol_tuning
+from genai_core.claims import combination, diffusion, distillation, grit, leace, linkbert, rat, symbol_tuning
 from genai_core.claims.base import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -14,6 +14,7 @@ CLAIMS: dict[str, Claim] = {
         grit.CLAIM,
         rat.CLAIM,
         linkbert.CLAIM,
+        leace.CLAIM,
         symbol_tuning.CLAIM,
     )
 }

@@ -322,7 +322,7 @@ def bench_objectives(
     combination: one model for masked and causal prediction (GPT-BERT). diffusion: its bound beside a causal
     likelihood. distillation: a student from a teacher's distributions. grit: one model that searches and writes.
     rat: calls from documents that are found, right ones and wrong ones (Gorilla). linkbert: pairs of linked texts.
-    symbol_tuning: labels read off exemplars; needs --data.
+    leace: a concept erased from the states. symbol_tuning: labels read off exemplars; needs --data.
     """
     from genai_core.cli.bench import bench_objectives
 
