@@ -80,6 +80,8 @@ def export_model(model: str, to: str, out: Path, dtype: str, force: bool, mlflow
     source = open_source(model, settings)
     if out.absolute().resolve() == source.folder.resolve():
         raise ConfigError(f"--out {out} is the model itself. Choose another folder.")
+    if to == "gguf":
+        refuse_diffusion(source)
     loaded, tokenizer = load_source(source.folder)
     numbers = sum(weight.numel() for weight in loaded.parameters())
     need = int(numbers * (BYTES[dtype] if to == "gguf" else loaded.dtype.itemsize) * 1.1)
@@ -148,6 +150,17 @@ def open_source(model: str, settings: Settings) -> Source:
         prompts=[pair.prompt for pair in heldout_pairs(corpus, PROMPTS)] if corpus else QUESTIONS,
         texts=[*HARD_TEXTS, *heldout_texts(corpus, TEXTS)] if corpus else HARD_TEXTS,
     )
+
+
+def refuse_diffusion(source: Source) -> None:
+    """Raise ModelError for a model that fills in masks: a GGUF file cannot say so, and llama.cpp would go from left to right."""
+    from genai_core.models.diffusion_folder import FILE, read_writer
+
+    if read_writer(source.folder) is not None:
+        raise ModelError(
+            f"{source.title} writes by diffusion ({FILE}): llama.cpp would go from left to right, and make nonsense of it. "
+            "Use --to hf, which keeps the file, or `genai generate` and `genai chat`, which fill in masks."
+        )
 
 
 def load_source(folder: Path) -> tuple[Any, Any]:
