@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from genai_core.errors import ModelError
-from genai_core.models.load import load_model
+from genai_core.models.load import load_model, named_failure
 
 Family = Literal["causal", "masked", "encoder"]
 
@@ -45,8 +45,6 @@ def load_any(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Famil
     from transformers import AutoModel, AutoModelForMaskedLM
 
     kind = AutoModelForMaskedLM if family == "masked" else AutoModel
-    try:
+    with named_failure(str(path)):
         model: Any = kind.from_pretrained(str(path), dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"The model {path} cannot be loaded: {str(error).splitlines()[0]}") from error
     return model.eval(), family

@@ -60,32 +60,29 @@ def init_scratch(base: ScratchBase, tokenizer: Any) -> Any:
     return model
 
 
-def load_model(path: Path | str, dtype: torch.dtype = torch.float32, *, encoders: bool = False) -> Any:
-    """Return the model of a folder, in eval mode.
+def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
+    """Return the model of a folder, in eval mode: one that writes text; where an encoder will do, see `families.load_any`.
 
     Args:
         path: written by `save_pretrained`.
         dtype: of the weights in memory, whatever they have on disk.
-        encoders: whether an encoder will do; it cannot write text.
 
     Raises:
-        ModelError: there is no model, or it cannot be loaded, or it is an encoder where that will not do.
+        ModelError: there is no model, or it cannot be loaded, or it is an encoder.
     """
     file = Path(path) / "config.json"
     if not file.is_file():
         raise ModelError(f"No model in {path}: config.json is missing. Name a folder written by save_pretrained.")
-    with _named_failure(str(path)):
+    with named_failure(str(path)):
         config = json.loads(file.read_text(encoding="utf-8"))
-    if names_encoder(config) and not encoders:
+    if names_encoder(config):
         raise ModelError(
             f"{path} is an encoder ({', '.join(config.get('architectures') or [config.get('model_type')])}): it fills in hidden "
             "tokens, but cannot write text, as this asks. Use a decoder (Llama, SmolLM), or stop after pre-training: "
             "the flow 'pretraining' does."
         )
-    with _named_failure(str(path)):
-        return _load(
-            {"pretrained_model_name_or_path": str(path), "local_files_only": True}, names_encoder(config), dtype
-        )
+    with named_failure(str(path)):
+        return _load({"pretrained_model_name_or_path": str(path), "local_files_only": True}, encoder=False, dtype=dtype)
 
 
 def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
@@ -101,9 +98,9 @@ def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
     from transformers import PretrainedConfig
 
     places = _places(base, ref)
-    with _named_failure(ref.uri):
+    with named_failure(ref.uri):
         encoder = not isinstance(base, GgufBase) and names_encoder(PretrainedConfig.get_config_dict(**places)[0])
-        model = _load(places, encoder, torch.float32)
+        model = _load(places, encoder=encoder, dtype=torch.float32)
     _forget_gguf(model)
     tokenizer = load_base_tokenizer(base, ref)
     if tokenizer is not None:
@@ -112,7 +109,7 @@ def load_base(base: Base, ref: ArtifactRef) -> tuple[Any, Any | None]:
     return model.eval(), tokenizer
 
 
-def _load(places: dict[str, Any], encoder: bool, dtype: torch.dtype) -> Any:
+def _load(places: dict[str, Any], *, encoder: bool, dtype: torch.dtype) -> Any:
     """Return the model at a place, in eval mode; an encoder whose head was left out gets a seeded one."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -133,7 +130,7 @@ def load_base_tokenizer(base: Base, ref: ArtifactRef) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _named_failure(ref.uri):
+    with named_failure(ref.uri):
         tokenizer: Any = AutoTokenizer.from_pretrained(**_places(base, ref))
     attach_default_template(tokenizer)
     return tokenizer
@@ -204,7 +201,7 @@ def _forget_gguf(model: Any) -> None:
 
 
 @contextmanager
-def _named_failure(what: str) -> Iterator[None]:
+def named_failure(what: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into one ModelError that names the model."""
     try:
         yield

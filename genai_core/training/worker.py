@@ -30,8 +30,9 @@ from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
 from genai_core.models.diffusion_folder import write_writer
 from genai_core.models.encoders import is_encoder, positions_taken
+from genai_core.models.families import load_any
 from genai_core.models.fused import choose_kernels, usual_kernels
-from genai_core.models.load import check_vocabulary, init_scratch, load_base, load_model, save_model
+from genai_core.models.load import check_vocabulary, init_scratch, load_base, save_model
 from genai_core.models.probes import run_probes
 from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
 from genai_core.models.recompute import keep_activations, recompute_layers
@@ -185,7 +186,7 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
         ModelError: it cannot be loaded, does not fit the tokenizer, or is shorter than a row.
     """
     if given.model:
-        model = load_model(given.model, encoders=True)
+        model, _ = load_any(Path(given.model))
     elif isinstance(given.base, ScratchBase):
         model = init_scratch(given.base, tokenizer)
     elif given.base_ref is not None:

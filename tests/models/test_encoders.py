@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,17 @@ from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, 
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from genai_core.config.masking import Masking
-from genai_core.config.model import LoraAdapter, ScratchBase
+from genai_core.config.model import FolderBase, LoraAdapter, ScratchBase
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ModelError
 from genai_core.evaluation.pseudo_likelihood import pseudo_logps
 from genai_core.models import encoders
 from genai_core.models.adapters import add_adapter, merge_adapter
 from genai_core.models.backbone import hidden_states
-from genai_core.models.load import init_scratch, load_model, save_model
+from genai_core.models.families import load_any
+from genai_core.models.load import init_scratch, load_base, load_model, save_model
 from genai_core.models.probes import run_probes
+from genai_core.models.resolve import resolve_base
 from genai_core.objectives.base import IGNORE_INDEX, Batch, Weighted
 from genai_core.objectives.masked_lm import MaskedLmObjective
 from genai_core.training.parallel import Group
@@ -41,6 +44,14 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     words = {word: number for number, word in enumerate([*special, *(f"w{at}" for at in range(5, VOCAB))])}
     roles = dict(zip(("unk_token", "pad_token", "mask_token", "cls_token", "sep_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "[UNK]")), **roles)
+
+
+def load_folder(path: Path) -> Any:
+    """Return the model of a folder that a recipe names as its base."""
+    base = FolderBase(path=str(path))
+    ref = resolve_base(base)
+    assert ref is not None
+    return load_base(base, ref)[0]
 
 
 class Shown(MaskedLmObjective):
@@ -273,7 +284,8 @@ def test_from_scratch_saved_and_loaded(architecture: str, tmp_path) -> None:
         expected = model.eval()(input_ids=ids).logits
         plain = AutoModelForMaskedLM.from_pretrained(tmp_path / "a").eval()
         torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=0, atol=0)
-        ours = load_model(tmp_path / "a", encoders=True)
+        ours, family = load_any(tmp_path / "a")
+        assert family == "masked"
         torch.testing.assert_close(ours(input_ids=ids).logits, expected, rtol=0, atol=0)
     with pytest.raises(ModelError, match=r"is an encoder \(\w+ForMaskedLM\).*cannot write text"):
         load_model(tmp_path / "a")
@@ -283,7 +295,8 @@ def test_a_bare_body_gets_the_same_head_every_time(tmp_path) -> None:
     """A sentence encoder comes without a masked-LM head."""
     tiny_encoder("bert", torch.float32).base_model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertModel"]
-    first, second = (load_model(tmp_path, encoders=True) for _ in range(2))
+    small_tokenizer().save_pretrained(tmp_path)
+    first, second = (load_folder(tmp_path) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
     assert isinstance(first.cls.predictions, BertLMPredictionHead)
 
@@ -299,8 +312,9 @@ def test_a_family_that_is_not_known_is_refused(tmp_path) -> None:
         "num_attention_heads": 2,
     }
     AlbertForMaskedLM(AlbertConfig(**sizes, num_hidden_layers=1)).save_pretrained(tmp_path)
+    small_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"AlbertForMaskedLM: where its head's parts are is not known.*modernbert"):
-        load_model(tmp_path, encoders=True)
+        load_folder(tmp_path)
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
