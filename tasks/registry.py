@@ -137,7 +137,8 @@ def write_card(
 ) -> str:
     """Return the model card: data, lineage, evidence against base and champion, the gate's reasons."""
     from genai_core.evaluation.compare import compare
-    from genai_core.tracking.card import Evidence, model_card
+    from genai_core.models.diffusion_folder import read_writer
+    from genai_core.tracking.card import CAUSAL, DIFFUSION, Evidence, model_card
     from genai_core.tracking.licences import licences_of
     from genai_core.tracking.lineage import lineage
 
@@ -170,6 +171,7 @@ def write_card(
         licences=licences_of(origin, stated_licences(origin, recipe)),
         base_model="" if recipe.base.kind == "scratch" else str(recipe.base.model_dump().get("repo", recipe.base.kind)),
         tags=[recipe.name, "genai"],
+        kind=CAUSAL if read_writer(session.store.fetch(candidate)) is None else DIFFUSION,
     )
 
 

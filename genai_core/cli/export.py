@@ -22,6 +22,7 @@ from genai_core.errors import ConfigError, DiskFullError, IntegrityError, ModelE
 from genai_core.storage.artifact import ArtifactRef
 
 if TYPE_CHECKING:
+    from genai_core.tracking.card import ModelKind
     from genai_core.tracking.licences import Licence
 
 PROMPTS = 8
@@ -82,7 +83,7 @@ def export_model(model: str, to: str, out: Path, dtype: str, force: bool, mlflow
         raise ConfigError(f"--out {out} is the model itself. Choose another folder.")
     if to == "gguf":
         refuse_diffusion(source)
-    loaded, tokenizer = load_source(source.folder)
+    loaded, tokenizer = load_source(source.folder, encoders=to == "hf")
     numbers = sum(weight.numel() for weight in loaded.parameters())
     need = int(numbers * (BYTES[dtype] if to == "gguf" else loaded.dtype.itemsize) * 1.1)
     free = shutil.disk_usage(out.absolute().parent).free
@@ -101,7 +102,9 @@ def export_model(model: str, to: str, out: Path, dtype: str, force: bool, mlflow
         else:
             notes = write_file(source, loaded, tokenizer, draft, dtype, licences)
         file = next((path.name for path in draft.glob("*.gguf")), "")
-        (draft / "README.md").write_text(card_of(source, file, licences, settings), encoding="utf-8")
+        (draft / "README.md").write_text(
+            card_of(source, file, licences, settings, kind_of(source.folder, loaded)), encoding="utf-8"
+        )
         written = sorted(path for path in draft.iterdir() if path.is_file())
         out.mkdir(exist_ok=True)
         for path in written:
@@ -163,18 +166,28 @@ def refuse_diffusion(source: Source) -> None:
         )
 
 
-def load_source(folder: Path) -> tuple[Any, Any]:
+def load_source(folder: Path, *, encoders: bool) -> tuple[Any, Any]:
     """Return model and tokenizer of a folder; an adapter is merged into the base that it names.
 
+    Args:
+        folder: of the model.
+        encoders: whether an encoder will do; it needs its masked-language-modelling head.
+
     Raises:
-        ModelError: an adapter names no base that is here, or something does not load.
+        ModelError: an adapter names no base that is here, or something does not load, or it is an encoder that will not do.
     """
     from genai_core.data.tokenizer import load_tokenizer
     from genai_core.models.adapters import load_merged
+    from genai_core.models.families import load_any
     from genai_core.models.load import check_vocabulary, load_model
 
     if (folder / "config.json").is_file():
-        loaded = load_model(folder)
+        loaded, family = load_any(folder) if encoders else (load_model(folder), "causal")
+        if family == "encoder":
+            raise ModelError(
+                f"{folder} is an encoder without a head: it says nothing of tokens that could be compared. Its folder is one of "
+                "transformers as it is; copy it."
+            )
         tokenizer = load_tokenizer(folder)
     else:
         loaded, base = load_merged(folder)
@@ -300,20 +313,37 @@ def recorded_licences(ref: ArtifactRef, settings: Settings) -> list[Licence]:
     return licences_of(origin, stated)
 
 
-def card_of(source: Source, file: str, licences: Sequence[Licence], settings: Settings) -> str:
+def kind_of(folder: Path, model: Any) -> ModelKind:
+    """Return what the card says of how a model is loaded and used."""
+    from genai_core.models.diffusion_folder import read_writer
+    from genai_core.models.encoders import is_encoder
+    from genai_core.tracking.card import CAUSAL, DIFFUSION, ENCODER
+
+    if is_encoder(model):
+        return ENCODER
+    return CAUSAL if read_writer(folder) is None else DIFFUSION
+
+
+def card_of(source: Source, file: str, licences: Sequence[Licence], settings: Settings, kind: ModelKind) -> str:
     """Return the model card: what is registered or recorded of the model; of a plain folder its own card, if it has one.
 
     Args:
+        source: the model.
         file: name of the GGUF file; '' for a folder.
+        licences: of what it was made of.
+        settings: where its lineage is recorded.
+        kind: how it is loaded and used.
     """
     from genai_core.tracking.card import exported_card, with_loading
     from genai_core.tracking.lineage import lineage
 
     own = source.folder / "README.md"
     if source.ref is None and own.is_file():
-        return with_loading(own.read_text(encoding="utf-8"), file)
+        return with_loading(own.read_text(encoding="utf-8"), file, kind)
     origin = lineage(open_artifacts(settings).manifest, source.ref) if source.ref else None
-    return exported_card(name=source.name, file=file, licences=licences, lineage=origin, registered=source.card)
+    return exported_card(
+        name=source.name, file=file, licences=licences, lineage=origin, registered=source.card, kind=kind
+    )
 
 
 def told(source: Source, positions: int) -> str:

@@ -3,7 +3,8 @@
     python reload.py FOLDER REQUEST.json ANSWER
 
     REQUEST       {"gguf_file": "" or a file in FOLDER, "prompts": [...], "texts": [...]}
-    ANSWER.json   {"prompt_ids": [[...], ...], "reply_ids": [...] to the first prompt, "text_ids": [[...], ...]}
+    ANSWER.json   {"prompt_ids": [[...], ...], "reply_ids": [...] to the first prompt, "text_ids": [[...], ...]};
+                  an encoder gives no reply
     ANSWER.npz    logits of each prompt, float32, (T, V), by its number
 
 Imports nothing of genai: what it needs beside transformers would be missing at the user's.
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 
 def main(folder: str, request_file: str, answer: str) -> None:
@@ -25,19 +26,29 @@ def main(folder: str, request_file: str, answer: str) -> None:
     torch.manual_seed(0)
     gguf: Any = {"gguf_file": request["gguf_file"]} if request["gguf_file"] else {}
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, **gguf)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **gguf).eval()
+    classes = [] if gguf else AutoConfig.from_pretrained(folder).architectures or []
+    is_encoder = any(name.endswith("ForMaskedLM") for name in classes)
+    kind: Any = AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(folder, dtype=torch.float32, **gguf).eval()
     prompts = [encode(tokenizer, prompt) for prompt in request["prompts"]]
     with torch.no_grad():
         logits = [model(input_ids=prompt["input_ids"]).logits[0] for prompt in prompts]
-        reply = model.generate(**prompts[0], max_new_tokens=8, do_sample=False)[0, prompts[0]["input_ids"].shape[1] :]
+        reply = [] if is_encoder else continue_prompt(model, prompts[0])
     told = {
         "prompt_ids": [prompt["input_ids"][0].tolist() for prompt in prompts],
-        "reply_ids": reply.tolist(),
+        "reply_ids": reply,
         "text_ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["texts"]],
     }
     with open(f"{answer}.json", "w", encoding="utf-8") as handle:
         json.dump(told, handle)
     np.savez(f"{answer}.npz", **{str(number): found.numpy() for number, found in enumerate(logits)})
+
+
+def continue_prompt(model: Any, prompt: Any) -> list[int]:
+    """Return the first few tokens of the most likely answer."""
+    whole = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    ids: list[int] = whole[0, prompt["input_ids"].shape[1] :].tolist()
+    return ids
 
 
 def encode(tokenizer: Any, prompt: str) -> Any:

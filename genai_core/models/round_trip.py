@@ -32,7 +32,7 @@ class Reloaded:
     """Of each prompt, (T, V), float32."""
 
     reply_ids: list[int]
-    """The first few tokens of the most likely answer to the first prompt."""
+    """The first few tokens of the most likely answer to the first prompt; none of an encoder."""
 
     text_ids: list[list[int]]
 

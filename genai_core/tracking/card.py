@@ -23,6 +23,25 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
+class ModelKind:
+    """How a stranger loads and uses a model."""
+
+    what: str
+    """With its article, as a sentence begins."""
+    loader: str
+    """Class of transformers that loads the folder."""
+    pipeline: str
+    """Task by which a hub sorts it."""
+    in_transformers: bool = True
+    """Whether transformers alone also uses it as it was trained."""
+
+
+CAUSAL = ModelKind("A causal language model", "AutoModelForCausalLM", "text-generation")
+ENCODER = ModelKind("An encoder with a masked-language-modelling head,", "AutoModelForMaskedLM", "fill-mask")
+DIFFUSION = ModelKind("A language model that writes by diffusion,", "AutoModelForCausalLM", "text-generation", False)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One measured difference: candidate minus baseline, with its interval over the cases."""
 
@@ -52,7 +71,7 @@ def model_card(
     base_model: str = "",
     tags: Sequence[str] = (),
     limits: Sequence[str] = LIMITS,
-    needs_genai_core: str = "",
+    kind: ModelKind = CAUSAL,
 ) -> str:
     """Return README.md.
 
@@ -63,12 +82,12 @@ def model_card(
         sealed_openings: how often the sealed split has been opened, this time included.
         licences: of data and base, as `licences_of` finds them.
         base_model: hub id or name of the base; '' when trained from scratch.
-        needs_genai_core: capability that plain transformers cannot give, '' if there is none.
+        kind: what it is and how it is loaded.
     """
     sections = [
-        _header(licences, base_model, tags),
-        f"# {model_name}\n\n{_summary(lineage, base_model)}",
-        f"## How to load\n\n{_loading(model_name, needs_genai_core)}",
+        _header(licences, base_model, tags, kind),
+        f"# {model_name}\n\n{_summary(lineage, base_model, kind)}",
+        f"## How to load\n\n{_loading(model_name, kind)}",
         f"## Evidence\n\n{_evidence(evidence, figures, sealed_openings, confidence)}",
         f"## Gate\n\n{_gate(gate_passed, gate_reasons)}",
         f"## Data\n\n{_data(lineage, base_model)}",
@@ -81,7 +100,13 @@ def model_card(
 
 
 def exported_card(
-    *, name: str, file: str, licences: Sequence[Licence], lineage: Node | None = None, registered: str = ""
+    *,
+    name: str,
+    file: str,
+    licences: Sequence[Licence],
+    lineage: Node | None = None,
+    registered: str = "",
+    kind: ModelKind = CAUSAL,
 ) -> str:
     """Return README.md of an exported model.
 
@@ -89,12 +114,13 @@ def exported_card(
         file: name of the GGUF file; '' for a folder of transformers.
         lineage: None: nothing is recorded of it.
         registered: the card under which it is registered, without header; its evidence and gate are carried over.
+        kind: what it is and how it is loaded.
     """
     base = next((one.name for one in licences if one.role == "base"), "")
     said = {title: text for title, text in _sections(registered) if title not in {"How to load", "Licences"}}
     if not said and lineage is not None:
         said = {
-            "": f"# {name}\n\n{_summary(lineage, base)}",
+            "": f"# {name}\n\n{_summary(lineage, base, kind)}",
             "Data": _data(lineage, base),
             "Lineage": lineage.markdown(),
             "Training": _training(lineage),
@@ -102,9 +128,9 @@ def exported_card(
         }
     first = said.pop("", f"# {name}\n\nExported by `genai` from a folder of which nothing is recorded.")
     parts = [
-        _header(licences, base, ()),
+        _header(licences, base, (), kind),
         first,
-        f"## How to load\n\n{_loading_export(file)}",
+        f"## How to load\n\n{_loading_export(file, kind)}",
         f"## Licences\n\n{licences_text(licences)}",
     ]
     return "\n\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in said.items())]) + "\n"
@@ -117,28 +143,39 @@ def _sections(card: str) -> list[tuple[str, str]]:
     return [(title, text) for title, text in parts if text]
 
 
-def with_loading(card: str, file: str) -> str:
+def with_loading(card: str, file: str, kind: ModelKind = CAUSAL) -> str:
     """Return somebody's card with the part on loading replaced, where it has one; see `exported_card`."""
     before, mark, behind = card.partition("\n## How to load\n")
     if not mark:
         return card
     _, next_mark, rest = behind.partition("\n## ")
-    return f"{before}{mark}\n{_loading_export(file)}\n{next_mark}{rest}"
+    return f"{before}{mark}\n{_loading_export(file, kind)}\n{next_mark}{rest}"
 
 
-def _loading_export(file: str) -> str:
+def _loading_export(file: str, kind: ModelKind) -> str:
     if file:
         return f"With llama.cpp; the chat template is in the file:\n\n```bash\nllama-cli -m {file}\n```"
     lines = [
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import {kind.loader}, AutoTokenizer",
         "",
         'folder = "."  # where this file lies',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        f"model = {kind.loader}.from_pretrained(folder)",
         "```",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_beyond(kind)])
+
+
+def _beyond(kind: ModelKind) -> list[str]:
+    """Return what is to be said where loading is not all that it takes."""
+    if kind.in_transformers:
+        return []
+    return [
+        "",
+        "The weights load as above, but `generate` of transformers goes from left to right, which this model was not "
+        "trained for: it fills in masks, with `genai generate` and `genai chat`.",
+    ]
 
 
 def licences_text(licences: Sequence[Licence]) -> str:
@@ -156,12 +193,12 @@ def licences_text(licences: Sequence[Licence]) -> str:
     return "\n".join(rows) + f"\n\n{text}"
 
 
-def _header(licences: Sequence[Licence], base_model: str, tags: Sequence[str]) -> str:
+def _header(licences: Sequence[Licence], base_model: str, tags: Sequence[str], kind: ModelKind) -> str:
     license_id, names = joint_licence(licences)
     head: dict[str, Any] = {
         "library_name": "transformers",
         "license": license_id,
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": kind.pipeline,
         "tags": sorted({"genai", *tags}),
     }
     if names:
@@ -171,36 +208,36 @@ def _header(licences: Sequence[Licence], base_model: str, tags: Sequence[str]) -
     return f"---\n{yaml.safe_dump(head, sort_keys=True, allow_unicode=True).strip()}\n---"
 
 
-def _summary(lineage: Node, base_model: str) -> str:
+def _summary(lineage: Node, base_model: str, kind: ModelKind) -> str:
     start = f"from {base_model}" if base_model else "from random weights"
     return (
-        f"A causal language model trained {start} by `genai`. Artifact `{lineage.ref.label()}`, "
+        f"{kind.what} trained {start} by `genai`. Artifact `{lineage.ref.label()}`, "
         f"stage key `{lineage.ref.key}`, content sha256 `{lineage.ref.digest}`."
     )
 
 
-def _loading(model_name: str, needs_genai_core: str) -> str:
+def _loading(model_name: str, kind: ModelKind) -> str:
     lines = [
-        "Nothing of `genai` is needed:",
+        "Nothing of `genai` is needed:" if kind.in_transformers else "Plain transformers loads it:",
         "",
         "```python",
         "import mlflow",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import {kind.loader}, AutoTokenizer",
         "",
         f'folder = mlflow.artifacts.download_artifacts("models:/{model_name}@champion")',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        "model = AutoModelForCausalLM.from_pretrained(folder)",
-        'chat = [{"role": "user", "content": "..."}]',
-        "inputs = tokenizer.apply_chat_template(",
-        '    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True',
-        ")",
-        "answer = model.generate(**inputs, max_new_tokens=64)",
-        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
-        "```",
+        f"model = {kind.loader}.from_pretrained(folder)",
     ]
-    if needs_genai_core:
-        lines += ["", f"The weights load as above, but {needs_genai_core} needs `genai_core`."]
-    return "\n".join(lines)
+    if kind == CAUSAL:
+        lines += [
+            'chat = [{"role": "user", "content": "..."}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+            ")",
+            "answer = model.generate(**inputs, max_new_tokens=64)",
+            'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+        ]
+    return "\n".join([*lines, "```", *_beyond(kind)])
 
 
 def _evidence(evidence: Sequence[Evidence], figures: Mapping[str, float], openings: int, confidence: float) -> str:

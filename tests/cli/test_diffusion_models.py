@@ -16,7 +16,7 @@ from genai_core.data.tokenizer import load_tokenizer, train_tokenizer
 from genai_core.generation.diffusion_engine import DiffusionEngine
 from genai_core.generation.engine import GenerationEngine
 from genai_core.generation.types import Request
-from genai_core.models.diffusion_folder import read_writer, write_writer
+from genai_core.models.diffusion_folder import write_writer
 from genai_core.models.load import init_scratch, load_model, save_model
 
 WRITER = DiffusionWriter(row_tokens=96)
@@ -71,9 +71,3 @@ def test_llama_cpp_would_write_from_left_to_right(genai: Any, model: Path, tmp_p
     code, _, err = genai("export", model, "--to", "gguf", "--out", "out")
     assert code == 2 and "writes by diffusion (diffusion.json): llama.cpp would go from left to right" in err
     assert "--to hf" in err and not (tmp_path / "out").exists()
-
-
-def test_a_folder_for_transformers_still_says_how_it_writes(genai: Any, model: Path, tmp_path: Path) -> None:
-    code, _, err = genai("export", model, "--to", "hf", "--out", "out")
-    assert code == 0, err
-    assert read_writer(tmp_path / "out") == WRITER

@@ -13,10 +13,13 @@ import yaml
 from calling import call_genai
 from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
-from two_models import WORDS, publish_all, save_tiny
+from two_models import TINY, WORDS, publish_all, save_tiny
 
+from genai_core.config.generation import DiffusionWriter
+from genai_core.data.tokenizer import load_tokenizer
 from genai_core.models.adapters import save_adapter
-from genai_core.models.load import load_model
+from genai_core.models.diffusion_folder import write_writer
+from genai_core.models.load import init_scratch, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +46,20 @@ def logits(folder: Path) -> torch.Tensor:
 
 def test_a_folder_for_transformers_has_all_and_nothing_else(genai: Any, model: Path, tmp_path: Path) -> None:
     own = shutil.copytree(model, tmp_path / "own")
+    write_writer(own, DiffusionWriter(row_tokens=96))
     (own / "notes.pt").write_text("mine")
     (own / "README.md").write_text(
         "---\nlicense: mit\n---\n# Mine\n\n## How to load\n\nAsk me.\n\n## Limits\n\nMany.\n"
     )
     code, out, _ = genai("own", "--to", "hf", "--out", "out")
     assert code == 0, out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in model.iterdir()} | {
-        "README.md"
-    }
+    names = {path.name for path in model.iterdir()}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"README.md", "diffusion.json"}
     assert torch.equal(logits(tmp_path / "out"), logits(model))
     assert "largest difference 0 (allowed 0.0001); tokens: the same" in out
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# Mine" in card and "from_pretrained(folder)" in card and "Ask me." not in card and "## Limits" in card
+    assert "`generate` of transformers goes from left to right" in card and "`genai generate`" in card
 
 
 def test_a_file_for_llama_cpp_says_how_far_rounding_moved_it(genai: Any, model: Path, tmp_path: Path) -> None:
@@ -106,6 +110,24 @@ def test_an_adapter_is_merged_into_the_base_it_names(genai: Any, model: Path, tm
     assert not torch.allclose(logits(tmp_path / "out"), logits(model), atol=1e-2)
 
 
+def test_an_encoder_is_read_back_with_its_head_and_its_card_says_which_class_does_it(
+    genai: Any, model: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(model)
+    encoder = init_scratch(TINY.model_copy(update={"architecture": "bert", "n_kv_heads": 2}), tokenizer)
+    save_model(encoder, tokenizer, tmp_path / "encoder")
+    code, out, err = genai("encoder", "--to", "hf", "--out", "out")
+    assert code == 0, err
+    assert "BertForMaskedLM" in out and "logits: largest difference 0 (allowed 0.0001)" in out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "model = AutoModelForMaskedLM.from_pretrained(folder)" in card and "CausalLM" not in card
+    code, _, err = genai("encoder", "--to", "gguf", "--out", "file")
+    assert code == 2 and "is an encoder (BertForMaskedLM)" in err
+    encoder.base_model.save_pretrained(tmp_path / "encoder")
+    code, _, err = genai("encoder", "--to", "hf", "--out", "file")
+    assert code == 2 and "is an encoder without a head" in err and not (tmp_path / "file").exists()
+
+
 @pytest.mark.parametrize("to", ["hf", "gguf"])
 def test_what_reads_back_otherwise_is_not_written(
     genai: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
@@ -114,8 +136,8 @@ def test_what_reads_back_otherwise_is_not_written(
 
     real = command.load_source
 
-    def other(folder: Path) -> tuple[Any, Any]:
-        loaded, tokenizer = real(folder)
+    def other(folder: Path, **options: bool) -> tuple[Any, Any]:
+        loaded, tokenizer = real(folder, **options)
         with torch.no_grad():
             loaded.model.norm.weight.mul_(1.01)
         return loaded, tokenizer

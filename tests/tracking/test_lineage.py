@@ -12,7 +12,16 @@ import yaml
 
 from genai_core.errors import StorageError
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
-from genai_core.tracking.card import Evidence, model_card
+from genai_core.tracking.card import (
+    CAUSAL,
+    DIFFUSION,
+    ENCODER,
+    Evidence,
+    ModelKind,
+    exported_card,
+    model_card,
+    with_loading,
+)
 from genai_core.tracking.licences import Licence
 from genai_core.tracking.lineage import Node, lineage
 
@@ -155,3 +164,23 @@ def test_the_same_facts_give_the_same_card(manifests: dict[str, dict[str, Any]])
     second = lineage(shuffled, made("g3"))
     assert card_of(first) == card_of(second, figures={"valid": 0.75, "right": 0.5})
     assert card_of(first) != card_of(second, figures={"right": 0.51})
+
+
+@pytest.mark.parametrize(("kind", "task"), [(ENCODER, "fill-mask"), (DIFFUSION, "text-generation")])
+def test_the_card_loads_what_the_model_is_and_does_not_let_it_write_another_way(
+    manifests: dict[str, dict[str, Any]], kind: ModelKind, task: str
+) -> None:
+    root = lineage(manifests.__getitem__, made("g3"))
+    exported = exported_card(name="m", file="", licences=[], lineage=root, kind=kind)
+    for card in (
+        card_of(root, kind=kind),
+        exported,
+        with_loading(exported_card(name="m", file="", licences=[]), "", kind),
+    ):
+        assert f"from transformers import {kind.loader}, AutoTokenizer" in card
+        assert f"model = {kind.loader}.from_pretrained(folder)" in card
+        assert "model.generate(" not in card
+        assert ("`genai generate`" in card) == (kind == DIFFUSION)
+    assert yaml.safe_load(exported.split("---\n")[1])["pipeline_tag"] == task
+    assert f"{kind.what} trained from random weights" in exported
+    assert ENCODER.loader != CAUSAL.loader and "model.generate(" in card_of(root)
