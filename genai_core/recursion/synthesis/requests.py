@@ -54,8 +54,7 @@ def write_requests(
             rng = random.Random(f"{seed}/request/{row_id}")
             found = _another_call(pair, objects, rng) if pair.task == "call" else _another_quote(pair, rng)
             prompt, answer = found or (pair.prompt, pair.completion)
-            check = {**pair.check, "gold": answer}
-            asked.append(replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check=check))
+            asked.append(_ask(pair, row_id, prompt, answer))
     return asked
 
 
@@ -74,13 +73,19 @@ def invent_requests(pool: Sequence[Pair], objects: Mapping[str, Any], seed: int)
         found = renamed and _another_call(renamed[0], renamed[1], rng)
         if renamed and found:
             invented |= renamed[1]
-            prompt, answer = found
-            asked.append(
-                replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check={**pair.check, "gold": answer})
-            )
+            asked.append(_ask(pair, row_id, *found))
         else:
             asked += write_requests([pair], 1, 0, objects, seed)
     return asked, invented
+
+
+def _ask(pair: Pair, row_id: str, prompt: str, answer: str) -> Pair:
+    """Return the request; where documents stand before the pair's question (data.retrieval), its check says the new question."""
+    check = {**pair.check, "gold": answer}
+    if "question" in check and prompt != pair.prompt:
+        kept, gap, _ = check["question"].rpartition("\n\n")  # what says what is meant, before the paragraph that asks
+        check["question"] = kept + gap + prompt.rpartition("\n\n")[2]
+    return replace(pair, pair_id=row_id, prompt=prompt, completion=answer, check=check)
 
 
 def _rename(
