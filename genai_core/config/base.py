@@ -13,6 +13,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    def key_revision(self) -> int:
+        """Return how often what these values lead to has changed while what most values lead to has not; it is in the key.
+
+        A stage's version says the same of all its configs, and has all of them computed again.
+        """
+        return 0
+
 
 @dataclass(frozen=True)
 class NotIdentity:
@@ -63,6 +70,8 @@ def canonical(config: Any) -> Any:
             if any(isinstance(mark, LeftOutWhile) and mark.value == value for mark in info.metadata):
                 continue
             out[name] = canonical(value)
+        if isinstance(config, Config) and config.key_revision():
+            out["key_revision"] = config.key_revision()
         return out
     if isinstance(config, dict):
         return {str(key): canonical(value) for key, value in sorted(config.items())}

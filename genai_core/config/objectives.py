@@ -282,6 +282,10 @@ class Mixture(Config):
         description="The datasets that every step's rows come from; none = the rows that the stage has anyway.",
     )
 
+    def key_revision(self) -> int:
+        """Return 1 where three or more datasets are mixed: which step has how many rows of each has changed (data/mixing)."""
+        return int(len(self.datasets) > 2)
+
     @model_validator(mode="after")
     def _terms_fit(self) -> Mixture:
         if len({term.objective for term in self.terms if isinstance(term.objective, Contrastive)}) > 1:

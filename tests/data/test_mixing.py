@@ -28,9 +28,45 @@ def test_every_step_has_its_share_of_each_and_many_steps_have_it_exactly() -> No
         indices, _ = rows.visits(1, step, per_step)
         counts = np.bincount(rows.sources(indices), minlength=3)
         assert counts.sum() == per_step
-        assert np.all(np.abs(counts - per_step * np.array([0.55, 0.3, 0.15])) < 1.0 + 1e-9)
+        assert np.all(np.abs(counts - per_step * np.array([0.55, 0.3, 0.15])) < 1.0)
         seen += counts
     assert seen == pytest.approx(steps * per_step * np.array([0.55, 0.3, 0.15]), abs=1)
+
+
+def counts_of(shares: np.ndarray, per_step: int, steps: int) -> np.ndarray:
+    """Return the rows of each dataset in each step, (steps, K)."""
+    names = [str(number) for number in range(len(shares))]
+    rows = MixedRows({name: rows_of(5, 4) for name in names}, dict(zip(names, shares.tolist(), strict=True)))
+    found = [rows.sources(rows.visits(0, step, per_step)[0]) for step in range(steps)]
+    return np.array([np.bincount(one, minlength=len(shares)) for one in found])
+
+
+def test_the_dataset_in_the_middle_is_owed_a_row_in_every_step() -> None:
+    """3.6, 1.2 and 3.2 rows of 8: with each border rounded for itself the third step had none of the second."""
+    counts = counts_of(np.array([0.45, 0.15, 0.4]), 8, 50)
+    assert set(counts[:, 1].tolist()) == {1, 2}
+    assert counts[:5].sum(0).tolist() == [18, 6, 16] and counts.sum(0).tolist() == [180, 60, 160]
+
+
+@pytest.mark.parametrize("datasets", [2, 3, 4, 9])
+def test_a_step_has_what_is_due_rounded_up_or_down_and_no_step_is_a_row_behind(datasets: int) -> None:
+    generator = np.random.default_rng(datasets)
+    for _ in range(10):
+        shares, per_step = generator.dirichlet(np.ones(datasets)), int(generator.integers(2, 40))
+        counts, due = counts_of(shares, per_step, 100), per_step * shares
+        assert (counts.sum(1) == per_step).all()
+        assert (counts >= np.floor(due)).all() and (counts <= np.ceil(due)).all()
+        assert np.abs(counts.cumsum(0) - due * np.arange(1, 101)[:, None]).max() < (0.5 if datasets == 2 else 1.0)
+
+
+def test_two_datasets_are_shared_out_as_ever_and_a_later_step_needs_no_earlier_one() -> None:
+    for share in (0.7, 0.35, 1 / 3, 0.15):
+        borders = np.array([0.0, share, 1.0])
+        passed = np.array([np.floor(step * 10 * borders + 0.5) for step in range(101)])
+        assert (counts_of(np.array([share, 1 - share]), 10, 100) == np.diff(np.diff(passed, axis=1), axis=0)).all()
+    first, second = mixed(), mixed()
+    ahead = first.visits(1, 90, 8)[0]
+    assert [second.visits(1, step, 8)[0] for step in range(91)][-1].tolist() == ahead.tolist()
 
 
 def test_each_dataset_has_epochs_of_its_own() -> None:

@@ -18,6 +18,7 @@ from small_run import (
     weights,
 )
 
+from genai_core.config.base import canonical
 from genai_core.config.objectives import CausalLm, Contrastive, MaskedLm, MixedDataset, Mixture, MixtureTerm
 from genai_core.config.training import ShorterRows, SpikeConfig
 from genai_core.data.mixing import MixedRows
@@ -122,6 +123,12 @@ def test_a_cut_row_keeps_its_tokens_and_nothing_is_predicted_across_a_cut() -> N
         slice(0, 1), alone().device
     )
     assert (batch["labels"][:, 0] == IGNORE_INDEX).all() and (batch["position_ids"][:, 0] == 0).all()
+
+
+def test_only_mixtures_of_three_datasets_have_another_key_since_their_rows_are_shared_out_anew() -> None:
+    three = (*DATASETS[:1], MixedDataset(name="pairs", rows=0.2), MixedDataset(name="retrieval", rows=0.1))
+    assert "key_revision" not in canonical(OF_BOTH) and "key_revision" not in canonical(Mixture(terms=(MixtureTerm(),)))
+    assert canonical(OF_BOTH.model_copy(update={"datasets": three}))["key_revision"] == 1
 
 
 def test_what_does_not_fit_is_refused() -> None:
