@@ -33,9 +33,13 @@ Ranking = Mapping[str, Mapping[str, float]]
 class Encodes(Protocol):
     """What gives vectors of length 1; `generation.encoding.Encoder`."""
 
-    def queries(self, texts: Sequence[str]) -> np.ndarray: ...
+    def queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors of texts that are searched with, (N, D), in their order."""
+        ...
 
-    def documents(self, texts: Sequence[str]) -> np.ndarray: ...
+    def documents(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors of texts that are searched through, (N, D), in their order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
