@@ -76,6 +76,11 @@ class MixedRows:
         """Return the number of each row's dataset, in the order of `names`."""
         return np.searchsorted(self._starts, np.asarray(indices), side="right") - 1
 
+    def find(self, index: int) -> tuple[str, int]:
+        """Return the name of a row's dataset and the row's number in it."""
+        source = int(self.sources([index])[0])
+        return self.names[source], index - int(self._starts[source])
+
     def efficiency(self) -> float:
         """Return the share of tokens that are not padding, as the steps see them."""
         return sum(share * rows.efficiency() for share, rows in zip(self._shares, self._parts, strict=True))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
-from genai_core.training.rows import StepRows
+from genai_core.training.rows import StepRows, name_row
 from genai_core.training.sharding import whole
 from genai_core.training.state import trained_parameters
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, run_forward, view_of
@@ -40,8 +40,8 @@ def worst_rows(
     group: Group,
     frozen: Frozen = NONE_FROZEN,
     shown: int = SHOWN,
-) -> list[tuple[int, float]]:
-    """Return the rows of a step with the largest loss of their own, those that are not finite first.
+) -> list[tuple[str, float]]:
+    """Return the rows of a step with the largest loss of their own by name, those that are not finite first.
 
     Args:
         model: as it is.
@@ -70,7 +70,7 @@ def worst_rows(
                 loss += one.weight * term.loss_sum.double() / term.count.clamp_min(1)
         losses.append(torch.stack([torch.tensor(float(index), dtype=torch.float64, device=group.device), loss]))
     found, _ = group.gather_rows(torch.stack(losses))
-    pairs = [(int(index), float(loss)) for index, loss in found.tolist()]
+    pairs = [(name_row(visits.rows, int(index)), float(loss)) for index, loss in found.tolist()]
     return sorted(pairs, key=lambda item: (math.isfinite(item[1]), -item[1] if math.isfinite(item[1]) else 0.0))[:shown]
 
 
@@ -78,14 +78,14 @@ def describe_divergence(
     reason: str,
     step: int,
     terms: Mapping[str, float],
-    rows: Sequence[tuple[int, float]],
+    rows: Sequence[tuple[str, float]],
     gradients: Sequence[tuple[str, float]],
 ) -> str:
     """Return the last words of a run that could not be saved."""
     return (
         f"Training diverged at step {step}: {reason}, after every skip and roll-back that its budget allows.\n"
         f"  terms:     {', '.join(f'{name} {value:.4g}' for name, value in terms.items())}\n"
-        f"  rows:      {', '.join(f'#{index} loss {loss:.4g}' for index, loss in rows) or 'not looked at under compute.sharding'}\n"
+        f"  rows:      {', '.join(f'{name} loss {loss:.4g}' for name, loss in rows) or 'not looked at under compute.sharding'}\n"
         f"  gradients: {', '.join(f'{name} {norm:.3g}' for name, norm in gradients)}\n"
         "Lower optimizer.learning_rate or max_grad_norm, lengthen schedule.warmup_fraction, or look at those rows."
     )

@@ -104,6 +104,14 @@ def rows_of_step(rows: Rows, config: TrainingConfig, step: int) -> StepRows:
     return StepRows(rows, indices, noise, length)
 
 
+def name_row(rows: Rows, index: int) -> str:
+    """Return what a person finds a row by: its number, of several datasets that in its own and the dataset's name."""
+    if not isinstance(rows, MixedRows):
+        return f"#{index}"
+    name, number = rows.find(index)
+    return f"#{number} of {name!r}"
+
+
 def cut_row(row: PackedRow, length: int) -> list[PackedRow]:
     """Return a row of T tokens as T / length rows; a segment that a cut goes through is one on either side.
 

@@ -26,7 +26,8 @@ from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError
 from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.objectives.registry import build_objectives
-from genai_core.training.rows import cut_row, rows_of_step
+from genai_core.training.diagnosis import describe_divergence, worst_rows
+from genai_core.training.rows import cut_row, name_row, rows_of_step
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.step import view_of
 
@@ -75,6 +76,20 @@ def test_terms_of_one_kind_on_two_datasets_are_told_apart(tmp_path) -> None:
     expected = 2 * at["loss/causal_lm_text"] + at["loss/causal_lm_pairs"] + 0.3 * at["loss/mntp_text"]
     assert at["train/loss"] == pytest.approx(expected, abs=1e-12)
     assert log.curve("grad_norm/causal_lm_pairs")[0] > 0
+
+
+def test_the_worst_rows_of_a_diverged_run_are_named_by_their_dataset() -> None:
+    rows, config = text_and_pairs(), small_config(objective=OF_BOTH)
+    visits, objectives = rows_of_step(rows, config, 0), build_objectives(OF_BOTH, small_tokenizer())
+    found = worst_rows(small_model(), objectives, visits, progress=0.0, precision="float32", group=alone(), shown=8)
+    numbers = visits.indices.tolist()
+    own = [f"#{number} of 'text'" if number < 20 else f"#{number - 20} of 'pairs'" for number in numbers]
+    assert sorted(name for name, _ in found) == sorted(own) and {name.split()[-1] for name in own} == {
+        "'text'",
+        "'pairs'",
+    }
+    assert f"rows:      {found[0][0]} loss {found[0][1]:.4g}" in describe_divergence("no", 3, {}, found, [])
+    assert name_row(small_rows(), 7) == "#7"
 
 
 @pytest.mark.parametrize("what", ["datasets", "curriculum"])
