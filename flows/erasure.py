@@ -11,15 +11,17 @@ from flows.session import flow_session
 from genai_core.config.recipe import Recipe
 from genai_core.storage.artifact import ArtifactRef
 from tasks.erasure import erase, resolve_erasure
-from tasks.sources import resolve_sources
+from tasks.sources import is_encoder, resolve_sources
 
 
 def scrub(recipe: Recipe) -> ArtifactRef:
-    """Erase the recipe's concept from the model that the lifecycle would register."""
+    """Erase the recipe's concept from the model that the lifecycle would register; of an encoder, from the pre-trained one."""
     sources, labelled = resolve_sources(recipe), resolve_erasure(recipe)
-    corpus, base = learn_text(sources, recipe)
-    grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
-    erasers: ArtifactRef = as_task(erase)(correct(grown, corpus, recipe), corpus, labelled, recipe)
+    corpus, model = learn_text(sources, recipe)
+    if not is_encoder(sources, recipe):
+        grown = grow(learn_instructions(model, corpus, recipe), corpus, recipe)
+        model = correct(grown, corpus, recipe)
+    erasers: ArtifactRef = as_task(erase)(model, corpus, labelled, recipe)
     return erasers
 
 

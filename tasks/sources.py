@@ -31,6 +31,13 @@ def resolve_sources(recipe: Recipe) -> Sources:
     return Sources(text=text, base=base)
 
 
+def is_encoder(sources: Sources, recipe: Recipe) -> bool:
+    """Return whether the base model is an encoder, which learns in pre-training alone."""
+    from genai_core.models.resolve import is_encoder_base
+
+    return is_encoder_base(recipe.base, sources.base)
+
+
 def teacher_of(training: TrainingConfig) -> dict[str, ArtifactRef]:
     """Return the stage input `teacher` of a training, if its objective has one; the same all through a run.
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from genai_core.errors import ModelError
+from genai_core.models.encoder_names import MASKED_LM
 
 Transform = Callable[[Any, Tensor], Tensor]
 """(model, (..., D) final hidden states) -> (..., E) what the output embeddings are multiplied with."""
@@ -63,21 +64,12 @@ TRANSFORMS: Mapping[str, Transform] = {
     "electra": _electra,
     "modernbert": _modernbert,
 }
-"""By `config.model_type`."""
-
-MASKED_LM = "ForMaskedLM"
+"""By `config.model_type`; those that `encoder_names` lists."""
 
 
 def is_encoder(model: Any) -> bool:
     """Return whether a transformers model (without an adapter around it) is an encoder with a masked-LM head."""
     return type(model).__name__.endswith(MASKED_LM)
-
-
-def names_encoder(config: Mapping[str, Any]) -> bool:
-    """Return whether a config.json is that of an encoder: one with a masked-LM head, or an encoder's bare body."""
-    classes = config.get("architectures") or ()
-    writes = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in classes)
-    return not writes and (any(name.endswith(MASKED_LM) for name in classes) or config.get("model_type") in TRANSFORMS)
 
 
 def check_encoder(model: Any) -> None:

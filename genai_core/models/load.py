@@ -18,7 +18,8 @@ import torch
 from genai_core.config.model import Base, FolderBase, GgufBase, HubBase, ScratchBase
 from genai_core.data.templates import attach_default_template, end_token_ids
 from genai_core.errors import ModelError
-from genai_core.models.encoders import check_encoder, is_encoder, names_encoder
+from genai_core.models.encoder_names import names_encoder
+from genai_core.models.encoders import check_encoder, is_encoder
 from genai_core.models.mimetic import imitate_attention
 from genai_core.models.resolve import HUB_SCHEME
 from genai_core.models.scratch_encoders import make_encoder

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 from genai_core.config.model import Base, FolderBase, GgufBase, HubBase, ScratchBase
 from genai_core.errors import ModelError
+from genai_core.models.encoder_names import names_encoder
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.storage.digest import digest_entries, digest_file
 
@@ -77,6 +78,28 @@ def check_base(base: Base, ref: ArtifactRef, seq_len: int) -> None:
             f"seq_len={seq_len:,} is longer than {ref.uri} takes ({longest:,} tokens). "
             "Lower seq_len in data and in every training section."
         )
+
+
+def is_encoder_base(base: Base, ref: ArtifactRef | None) -> bool:
+    """Return whether a base model is an encoder, which cannot write text.
+
+    Args:
+        base: of a recipe.
+        ref: what `resolve_base` returned.
+    """
+    match base:
+        case ScratchBase():
+            return base.is_encoder()
+        case GgufBase():
+            return False
+        case HubBase() | FolderBase():
+            assert ref is not None, "only a base from scratch has no reference"
+            if isinstance(base, FolderBase):
+                return names_encoder(_read_json(Path(ref.uri) / "config.json"))
+            repo, _, revision = ref.uri.removeprefix(HUB_SCHEME).rpartition("@")
+            return names_encoder(_read_json(_hub_file(repo, "config.json", revision)))
+        case _:
+            assert_never(base)
 
 
 def base_at(ref: ArtifactRef) -> HubBase | FolderBase | GgufBase:

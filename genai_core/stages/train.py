@@ -158,7 +158,7 @@ def _find_teacher(training: TrainingConfig, context: StageContext) -> dict[str, 
     if not isinstance(training.objective, Distillation):
         return {}
     from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
-    from genai_core.models.encoders import names_encoder
+    from genai_core.models.encoder_names import names_encoder
     from genai_core.models.load import load_base_tokenizer
     from genai_core.models.resolve import base_at
 

@@ -22,7 +22,7 @@ from genai_core.config.model import FolderBase, LoraAdapter, ScratchBase
 from genai_core.data.masking import Masker, Vocabulary
 from genai_core.errors import ModelError
 from genai_core.evaluation.pseudo_likelihood import pseudo_logps
-from genai_core.models import encoders
+from genai_core.models import encoder_names, encoders
 from genai_core.models.adapters import add_adapter, merge_adapter
 from genai_core.models.backbone import hidden_states
 from genai_core.models.families import load_any
@@ -239,6 +239,10 @@ def test_token_types_reach_a_model_that_knows_them() -> None:
         torch.testing.assert_close(hidden_states(bert, *given, types), expected, rtol=0, atol=1e-12)
         assert float((hidden_states(bert, *given) - expected).abs().max()) > 1e-3
         torch.testing.assert_close(hidden_states(roberta, *given, types), hidden_states(roberta, *given))
+
+
+def test_the_families_are_those_whose_heads_are_known() -> None:
+    assert tuple(encoders.TRANSFORMS) == encoder_names.FAMILIES
 
 
 def test_reading_from_left_to_right_is_refused() -> None:
