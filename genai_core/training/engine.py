@@ -183,13 +183,13 @@ class Engine:
         norm = self._gradient_norm()
         grad_norm = float(norm)
         share = rate_share(config.schedule, step, config.steps)
-        reason = self._detector.judge(figures.loss, grad_norm)
+        reason = self._detector.judge(figures.loss, grad_norm, figures.counts)
         if reason:
             self._skip(reason, figures, visits, grad_norm)
         else:
             torch.nn.utils.clip_grads_with_norm_(self._model.parameters(), config.max_grad_norm, norm)
             self._optimizers.step(share)
-            self._detector.accept(grad_norm)
+            self._detector.accept(grad_norm, figures.counts)
             self._counters.skipped_in_a_row = 0
             self._counters.note_loss(figures.loss)
         tokens = config.rows_per_step() * config.seq_len

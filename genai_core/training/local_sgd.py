@@ -176,7 +176,7 @@ class LocalWorkers:
             {OUTER: dict(zip(self._parameters, self._momentum, strict=True)), **parts} if self._group.leads else parts
         )
 
-    def state(self) -> list[list[float]]:
+    def state(self) -> list[dict[str, list[float]]]:
         """Return the gradient norms that every worker remembers, of all ranks."""
         told = self._group.gather_json([worker.detector.state() for worker in self.own])
         return [norms for ranks in told for norms in ranks]
@@ -188,7 +188,7 @@ class LocalWorkers:
         for tensor in self._momentum:
             tensor.zero_()
 
-    def restore_state(self, norms: Sequence[list[float]]) -> None:
+    def restore_state(self, norms: Sequence[dict[str, list[float]]]) -> None:
         """Give every worker its gradient norms back."""
         for worker in self.own:
             worker.detector.restore(norms[worker.index])
@@ -213,13 +213,13 @@ class LocalWorkers:
         figures = descend(worker.optimizers, batches, seeds, step / config.steps)
         norm = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
         grad_norm = float(norm)
-        reason = worker.detector.judge(figures.loss, grad_norm)
+        reason = worker.detector.judge(figures.loss, grad_norm, figures.counts)
         if reason:
             worker.skipped_in_a_row += 1
             return _Found(figures, grad_norm, f"step {step}: {reason}")
         torch.nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, norm)
         worker.optimizers.step(rate_share(config.schedule, step, config.steps))
-        worker.detector.accept(grad_norm)
+        worker.detector.accept(grad_norm, figures.counts)
         worker.skipped_in_a_row = 0
         worker.units += sum(figures.counts.values())
         return _Found(figures, grad_norm, "")

@@ -1,7 +1,9 @@
 """Which steps are not taken: a loss or gradient that is not finite, or a gradient far above the recent ones.
 
-    bad  <=>  loss or norm not finite,  or  norm > factor * median(norms of the last `window` accepted steps)
+    bad  <=>  loss or norm not finite,  or  norm > factor * median(norms of the last `window` accepted steps of its kind)
 
+Steps that learn from the same terms are of one kind: where a dataset is so rare that a step, or a worker's part of it, may have
+no row of it, the gradient with its term can always be many times that without, and would be taken for a spike each time.
 The median needs LEAST_ACCEPTED steps before it judges: the first gradients of a run fall by themselves. What follows
 from a bad step (skip, roll back, stop) is the engine's.
 """
@@ -9,6 +11,7 @@ from a bad step (skip, roll back, stop) is the engine's.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import median
 
 from genai_core.config.training import SpikeConfig
@@ -17,34 +20,46 @@ LEAST_ACCEPTED = 16
 
 
 class SpikeDetector:
-    """Remembers the gradient norms of accepted steps."""
+    """Remembers the gradient norms of accepted steps, by what was learned from in them."""
 
-    def __init__(self, config: SpikeConfig, norms: list[float] | None = None) -> None:
+    def __init__(self, config: SpikeConfig) -> None:
         self._config = config
-        self._norms = list(norms or ())
+        self._norms: dict[str, list[float]] = {}
 
-    def judge(self, loss: float, grad_norm: float) -> str:
-        """Return why a step is bad, '' if it is good."""
+    def judge(self, loss: float, grad_norm: float, counts: Mapping[str, float] | None = None) -> str:
+        """Return why a step is bad, '' if it is good.
+
+        Args:
+            loss: of the step.
+            grad_norm: before clipping.
+            counts: units of each term; None where there is one kind of steps alone.
+        """
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         if not math.isfinite(grad_norm):
             return f"the gradient's norm is {grad_norm}"
-        if len(self._norms) >= min(LEAST_ACCEPTED, self._config.window):
-            usual = median(self._norms)
+        norms = self._norms.get(_kind_of(counts), ())
+        if len(norms) >= min(LEAST_ACCEPTED, self._config.window):
+            usual = median(norms)
             if grad_norm > self._config.factor * usual:
                 return f"the gradient's norm {grad_norm:.3g} is above {self._config.factor:g} x the median {usual:.3g}"
         return ""
 
-    def accept(self, grad_norm: float) -> None:
+    def accept(self, grad_norm: float, counts: Mapping[str, float] | None = None) -> None:
         """Remember the norm of a step that was taken; one without anything to learn from says nothing of what is usual."""
         if grad_norm:
-            self._norms.append(grad_norm)
-        del self._norms[: -self._config.window]
+            norms = self._norms.setdefault(_kind_of(counts), [])
+            norms.append(grad_norm)
+            del norms[: -self._config.window]
 
-    def state(self) -> list[float]:
+    def state(self) -> dict[str, list[float]]:
         """Return what a checkpoint keeps."""
-        return list(self._norms)
+        return {kind: list(norms) for kind, norms in self._norms.items()}
 
-    def restore(self, norms: list[float]) -> None:
-        """Go back to a checkpoint's state."""
-        self._norms = list(norms)
+    def restore(self, norms: Mapping[str, list[float]] | list[float]) -> None:
+        """Go back to a checkpoint's state; one that knows no kinds is begun anew."""
+        self._norms = {kind: list(own) for kind, own in norms.items()} if isinstance(norms, Mapping) else {}
+
+
+def _kind_of(counts: Mapping[str, float] | None) -> str:
+    return " ".join(sorted(name for name, count in (counts or {}).items() if count))

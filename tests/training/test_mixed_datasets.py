@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from small_run import (
 
 from genai_core.config.base import canonical
 from genai_core.config.objectives import CausalLm, Contrastive, MaskedLm, MixedDataset, Mixture, MixtureTerm
-from genai_core.config.training import ShorterRows, SpikeConfig
+from genai_core.config.training import LocalSgd, Sgd, ShorterRows, SpikeConfig
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import pack_examples
 from genai_core.errors import InterruptedRunError
@@ -43,14 +45,14 @@ OF_BOTH = Mixture(
 GROWING = (ShorterRows(seq_len=4, end=0.3), ShorterRows(seq_len=8, end=0.6))
 
 
-def text_and_pairs() -> MixedRows:
+def text_and_pairs(shares: dict[str, float] | None = None) -> MixedRows:
     """Return rows of words below 30, and rows of words above."""
     generator = np.random.default_rng(0)
     text = [generator.integers(2, 30, SEQ_LEN).tolist() for _ in range(20)]
     rows = pack_examples([(one, [1] * SEQ_LEN) for one in text], SEQ_LEN)
     pairs = [generator.integers(30, 60, SEQ_LEN).tolist() for _ in range(9)]
     supervised = pack_examples([(one, [0] * 6 + [1] * (SEQ_LEN - 6)) for one in pairs], SEQ_LEN)
-    return MixedRows({"text": rows, "pairs": supervised}, {one.name: one.rows for one in DATASETS})
+    return MixedRows({"text": rows, "pairs": supervised}, shares or {one.name: one.rows for one in DATASETS})
 
 
 def test_each_term_sees_the_rows_of_its_dataset() -> None:
@@ -168,3 +170,36 @@ def test_steps_without_anything_to_learn_do_not_say_what_is_usual() -> None:
         assert not detector.judge(1.0, norm)
         detector.accept(norm)
     assert detector.judge(1.0, 5.0)
+
+
+def test_a_step_is_judged_by_steps_that_learned_from_the_same_terms() -> None:
+    """A dataset that every sixth step has a row of, with ten times the gradient: neither a spike, nor does it hide one."""
+    detector = SpikeDetector(SpikeConfig(factor=4.0, window=32))
+    often, seldom = {"causal_lm": 30.0, "contrastive": 0.0}, {"causal_lm": 28.0, "contrastive": 1.0}
+    for step in range(120):
+        norm, counts = (10.0, seldom) if step % 6 == 0 else (1.0, often)
+        assert not detector.judge(1.0, norm, counts)
+        detector.accept(norm, counts)
+        if step == 110:
+            again = SpikeDetector(SpikeConfig(factor=4.0, window=32))
+            again.restore(json.loads(json.dumps(detector.state())))
+            detector = again
+    assert "median 1" in detector.judge(1.0, 5.0, often) and "median 10" in detector.judge(1.0, 50.0, seldom)
+
+
+def test_a_worker_of_local_sgd_learns_from_a_rare_dataset_too(tmp_path) -> None:
+    """Of a worker's two rows one step in four has one of pairs, whose term weighs a hundred times the other."""
+    datasets = (MixedDataset(name="text", rows=0.875), MixedDataset(name="pairs", rows=0.125))
+    terms = (
+        MixtureTerm(objective=CausalLm(), dataset="text"),
+        MixtureTerm(objective=CausalLm(), dataset="pairs", weight=100.0),
+    )
+    config = small_config(
+        objective=Mixture(datasets=datasets, terms=terms),
+        steps=40,
+        exchange=LocalSgd(workers=4, inner_steps=5),
+        optimizer=Sgd(learning_rate=1e-3),
+    )
+    rows = text_and_pairs({one.name: one.rows for one in datasets})
+    figures = run_small(tmp_path, small_model(), config, rows=rows, micro_batch_rows=2)
+    assert figures.counters.skipped == 0, "the gradient of its row is no spike"
