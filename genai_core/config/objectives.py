@@ -30,36 +30,41 @@ Reads = Literal["own", "previous"]
 DatasetName = Literal["text", "pairs", "retrieval"]
 
 
-class MaskedLm(Config):
+class HidesTokens(Config):
+    """An objective that shows a mask in the place of some tokens."""
+
+    kind: str
+    mask_token: str = Field(
+        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
+    )
+
+
+class FindsTokens(HidesTokens):
+    """One that finds them again at a place of one's choice."""
+
+    reads: Reads = Field(
+        default="own",
+        description="Where a hidden token is predicted: at its 'own' place, or, to start from a causal checkpoint, at the 'previous' "
+        "one as that does (DiffuLLaMA, Dream).",
+    )
+
+
+class MaskedLm(FindsTokens):
     """Hidden tokens are found again from both sides (BERT, RoBERTa; 'previous': GPT-BERT's and LLM2Vec's MNTP)."""
 
     kind: Literal["masked_lm"] = "masked_lm"
     masking: Masking = Field(default=Masking(), description="Which tokens are hidden.")
-    reads: Reads = Field(
-        default="own",
-        description="Where a hidden token is predicted: at its 'own' place, or at the 'previous' one as a causal model does.",
-    )
-    mask_token: str = Field(
-        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
-    )
 
 
 Relation = Literal["contiguous", "random", "linked"]
 RELATIONS: tuple[Relation, ...] = ("contiguous", "random", "linked")
 
 
-class LinkedLm(Config):
+class LinkedLm(FindsTokens):
     """Masked language modelling over pairs of texts, and which relation they stand in (LinkBERT, arXiv 2203.15827)."""
 
     kind: Literal["linked_lm"] = "linked_lm"
     masking: Masking = Field(default=Masking(), description="Which tokens are hidden.")
-    reads: Reads = Field(
-        default="own",
-        description="Where a hidden token is predicted: at its 'own' place, or at the 'previous' one as a causal model does.",
-    )
-    mask_token: str = Field(
-        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
-    )
     relations: tuple[Relation, ...] = Field(
         default=RELATIONS,
         min_length=1,
@@ -79,7 +84,7 @@ class LinkedLm(Config):
     draws: PositiveInt = Field(default=4, description="Pairs that each piece of text is the first of.")
 
 
-class HybridLm(Config):
+class HybridLm(HidesTokens):
     """Masked next-token prediction on some rows, causal prediction on the others, with one head (GPT-BERT)."""
 
     kind: Literal["hybrid_lm"] = "hybrid_lm"
@@ -92,22 +97,12 @@ class HybridLm(Config):
     masking: Masking = Field(
         default=Masking(rate=0.3, final_rate=0.15, unit=SpanUnit()), description="Which tokens are hidden."
     )
-    mask_token: str = Field(
-        default="", description="Entry of the tokenizer that stands for what is hidden; '' = its own mask token."
-    )
 
 
-class MaskedDiffusion(Config):
+class MaskedDiffusion(FindsTokens):
     """Absorbing-state diffusion: masked language modelling at all rates, a bound on the likelihood (MDLM, LLaDA)."""
 
     kind: Literal["masked_diffusion"] = "masked_diffusion"
-    reads: Reads = Field(
-        default="own",
-        description="Where a masked token is predicted; 'previous' to start from a causal checkpoint (DiffuLLaMA, Dream).",
-    )
-    mask_token: str = Field(
-        default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
-    )
     answer_length: Annotated[NonNegativeInt, LeftOutWhile(48)] = Field(
         default=48,
         description="Tokens that the answer of an instruction pair is filled up to with its end mark, as many as evaluation then "
@@ -119,25 +114,18 @@ class MaskedDiffusion(Config):
     )
 
 
-class BlockDiffusion(Config):
+class BlockDiffusion(FindsTokens):
     """From left to right over blocks of tokens, masked diffusion inside a block (BD3-LM)."""
 
     kind: Literal["block_diffusion"] = "block_diffusion"
     block_length: PositiveInt = Field(
         default=16, description="Tokens in a block; 1 is next-token prediction, the length of a row masked diffusion."
     )
-    reads: Reads = Field(
-        default="own",
-        description="Where a masked token is predicted; 'previous' to start from a causal checkpoint.",
-    )
     least_masked: Fraction = Field(
         default=0.0, description="Least share of a block's tokens that is masked in training (clipped schedule)."
     )
     most_masked: Fraction = Field(
         default=1.0, description="Largest share of a block's tokens that is masked in training (clipped schedule)."
-    )
-    mask_token: str = Field(
-        default="", description="Entry of the tokenizer that stands for what is masked; '' = its own mask token."
     )
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from genai_core.config.erasure import ErasureConfig
 from genai_core.config.lifecycle import CorrectionConfig, EvaluationConfig, PromotionConfig, RecursionConfig
 from genai_core.config.model import Base, ScratchBase
 from genai_core.config.objectives import (
+    HidesTokens,
     LinkedLm,
     Ul2,
     embedding_of,
@@ -100,7 +101,7 @@ class Recipe(Config):
     def _objectives_fit(self) -> Recipe:
         for place, training in self.trainings().items():
             objective = training.objective
-            hides = any(getattr(part, "mask_token", None) == "" for part in parts_of(objective))  # the tokenizer's own
+            hides = any(isinstance(part, HidesTokens) and not part.mask_token for part in parts_of(objective))
             if hides and isinstance(self.data.tokenizer, TrainTokenizer) and not self.data.tokenizer.mask_token:
                 raise ValueError(
                     f"{place}.objective.kind={objective.kind!r} hides tokens, but the tokenizer has no mask token. "
