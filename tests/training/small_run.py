@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -15,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from genai_core.config.objectives import CausalLm, Contrastive, Mixture, MixtureTerm
 from genai_core.config.training import AdamW, TrainingConfig
 from genai_core.data.packing import PackedRows, pack_examples
+from genai_core.errors import InterruptedRunError
 from genai_core.models.backbone import keep_float64
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.checkpoint import CheckpointFolder
@@ -152,3 +155,41 @@ def largest_difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tens
     """Return the largest difference between two sets of weights."""
     assert set(a) == set(b)
     return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def stop_before_step(step: int) -> Callable[[], bool]:
+    """Return a wish to stop that the engine hears when so many steps are made."""
+    asked = count()
+    return lambda: next(asked) == step
+
+
+def check_cuts_and_a_stop(
+    folder: Path,
+    config: TrainingConfig,
+    make: Callable[..., Any] = small_model,
+    *,
+    cuts: tuple[int, ...] = (3,),
+    **more: Any,
+) -> Any:
+    """Check that micro-batches, and a stop with a resume, give the weights of a whole run; return the model of that.
+
+    Args:
+        folder: of the runs.
+        config: of the training; more than 7 steps.
+        make: gives the model; with another `seed` another one.
+        cuts: rows of a micro-batch; the whole run has all 8 in one.
+        more: for `run_small`.
+    """
+    whole = make()
+    run_small(folder / "whole", whole, config, **more)
+    assert largest_difference(weights(whole), weights(make())) > 1e-2, "it has learned something"
+    for rows in cuts:
+        cut = make()
+        run_small(folder / f"cut-{rows}", cut, config, micro_batch_rows=rows, **more)
+        assert largest_difference(weights(whole), weights(cut)) < 1e-9
+    with pytest.raises(InterruptedRunError):
+        run_small(folder / "stopped", make(), config, should_stop=stop_before_step(7), **more)
+    resumed = make(seed=99)  # its weights must come from the checkpoint
+    run_small(folder / "stopped", resumed, config, **more)
+    assert largest_difference(weights(whole), weights(resumed)) == 0.0
+    return whole

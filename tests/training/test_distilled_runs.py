@@ -9,6 +9,7 @@ from small_run import (
     SEQ_LEN,
     VOCAB,
     MemoryLog,
+    check_cuts_and_a_stop,
     largest_difference,
     run_small,
     small_config,
@@ -23,7 +24,7 @@ from genai_core.config.objectives import CausalLm, Distillation
 from genai_core.config.training import AdamW
 from genai_core.data.collate import collate
 from genai_core.data.tokenizer import load_tokenizer, train_tokenizer
-from genai_core.errors import InterruptedRunError, ModelError
+from genai_core.errors import ModelError
 from genai_core.models.backbone import keep_float64
 from genai_core.models.resolve import resolve_base
 from genai_core.training.evaluate import HeldOut
@@ -62,25 +63,7 @@ def larger_model() -> LlamaForCausalLM:
 def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, name):
     config, teacher = small_config(objective=OBJECTIVES[name]), larger_model()
     before = weights(teacher)
-    found = []
-    for size in (8, 3, 1):
-        model = small_model()
-        run_small(tmp_path / str(size), model, config, micro_batch_rows=size, frozen={"teacher": teacher})
-        found.append(weights(model))
-    assert largest_difference(found[0], weights(small_model())) > 1e-2
-    assert largest_difference(found[0], found[1]) < 1e-9
-    assert largest_difference(found[0], found[2]) < 1e-9
-    asked = {"count": 0}
-
-    def stop_before_step_7():
-        asked["count"] += 1
-        return asked["count"] == 8
-
-    with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "b", small_model(), config, should_stop=stop_before_step_7, frozen={"teacher": teacher})
-    resumed = small_model(seed=99)
-    run_small(tmp_path / "b", resumed, config, frozen={"teacher": teacher})
-    assert largest_difference(found[0], weights(resumed)) == 0.0
+    check_cuts_and_a_stop(tmp_path, config, cuts=(3, 1), frozen={"teacher": teacher})
     assert largest_difference(before, weights(teacher)) == 0.0
 
 

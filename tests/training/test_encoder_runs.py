@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from small_run import (
     VOCAB,
     MemoryLog,
     alone,
-    largest_difference,
+    check_cuts_and_a_stop,
     run_small,
     small_config,
     small_tokenizer,
@@ -33,7 +34,7 @@ from genai_core.config.objectives import MaskedLm
 from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_documents
 from genai_core.data.tokenizer import document_end_id, document_start_id, load_tokenizer
-from genai_core.errors import ConfigError, InterruptedRunError, ModelError
+from genai_core.errors import ConfigError, ModelError
 from genai_core.models.backbone import head_logits, hidden_states
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut
@@ -47,17 +48,7 @@ BYTES = torch.ones(VOCAB, dtype=torch.int64)
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
 def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, family) -> None:
-    config = small_config(objective=MaskedLm())
-    whole, cut, stopped, again = (tiny_encoder(family) for _ in range(4))
-    run_small(tmp_path / "whole", whole, config)
-    run_small(tmp_path / "cut", cut, config, micro_batch_rows=3)
-    assert largest_difference(weights(whole), weights(tiny_encoder(family))) > 1e-2
-    assert largest_difference(weights(whole), weights(cut)) < 1e-9
-    steps = iter(range(100))
-    with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "stopped", stopped, config, should_stop=lambda: next(steps) == 7)
-    run_small(tmp_path / "stopped", again, config)
-    assert largest_difference(weights(whole), weights(again)) == 0.0
+    whole = check_cuts_and_a_stop(tmp_path, small_config(objective=MaskedLm()), partial(tiny_encoder, family))
     biases = [name for name in weights(whole) if name.endswith(("predictions.bias", "lm_head.bias", "decoder.bias"))]
     before, after = tiny_encoder(family).state_dict(), whole.state_dict()
     assert biases

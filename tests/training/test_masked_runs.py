@@ -12,13 +12,12 @@ from small_run import (
     VOCAB,
     MemoryLog,
     alone,
-    largest_difference,
+    check_cuts_and_a_stop,
     run_small,
     small_config,
     small_model,
     small_rows,
     small_tokenizer,
-    weights,
 )
 
 from genai_core.config.masking import Masking, WordUnit
@@ -33,7 +32,6 @@ from genai_core.config.objectives import (
 )
 from genai_core.config.training import AdamW
 from genai_core.data.packing import pack_examples
-from genai_core.errors import InterruptedRunError
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.evaluate import HeldOut, measure_heldout
 
@@ -50,23 +48,7 @@ BYTES = torch.ones(VOCAB, dtype=torch.int64)
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, name) -> None:
-    config = small_config(objective=OBJECTIVES[name])
-    whole, cut, stopped = small_model(), small_model(), small_model()
-    run_small(tmp_path / "whole", whole, config)
-    run_small(tmp_path / "cut", cut, config, micro_batch_rows=3)
-    assert largest_difference(weights(whole), weights(small_model())) > 1e-2  # it has learned something
-    assert largest_difference(weights(whole), weights(cut)) < 1e-9
-    asked = {"count": 0}
-
-    def stop() -> bool:
-        asked["count"] += 1
-        return asked["count"] == 8
-
-    with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "stopped", stopped, config, should_stop=stop)
-    again = small_model()
-    run_small(tmp_path / "stopped", again, config)
-    assert largest_difference(weights(whole), weights(again)) == 0.0, "the same tokens were hidden after the resume"
+    check_cuts_and_a_stop(tmp_path, small_config(objective=OBJECTIVES[name]))
 
 
 def sentences(count: int = 12):

@@ -11,13 +11,12 @@ from small_run import (
     SEQ_LEN,
     MemoryLog,
     alone,
-    largest_difference,
+    check_cuts_and_a_stop,
     run_small,
     small_config,
     small_model,
     small_rows,
     small_tokenizer,
-    weights,
 )
 
 from genai_core.config.base import canonical
@@ -25,7 +24,6 @@ from genai_core.config.objectives import CausalLm, Contrastive, MaskedLm, MixedD
 from genai_core.config.training import LocalSgd, Sgd, ShorterRows, SpikeConfig
 from genai_core.data.mixing import MixedRows
 from genai_core.data.packing import pack_examples
-from genai_core.errors import InterruptedRunError
 from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.diagnosis import describe_divergence, worst_rows
@@ -100,22 +98,7 @@ def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, what) -> None:
         config, rows = small_config(objective=OF_BOTH), text_and_pairs()
     else:
         config, rows = small_config(objective=MaskedLm(reads="previous"), curriculum=GROWING), small_rows()
-    whole, cut, stopped = small_model(), small_model(), small_model()
-    run_small(tmp_path / "whole", whole, config, rows=rows)
-    run_small(tmp_path / "cut", cut, config, rows=rows, micro_batch_rows=3)
-    assert largest_difference(weights(whole), weights(small_model())) > 1e-2  # it has learned something
-    assert largest_difference(weights(whole), weights(cut)) < 1e-9
-    asked = {"count": 0}
-
-    def stop() -> bool:
-        asked["count"] += 1
-        return asked["count"] == 8
-
-    with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "stopped", stopped, config, rows=rows, should_stop=stop)
-    again = small_model()
-    run_small(tmp_path / "stopped", again, config, rows=rows)
-    assert largest_difference(weights(whole), weights(again)) == 0.0
+    check_cuts_and_a_stop(tmp_path, config, rows=rows)
 
 
 def test_rows_grow_and_every_step_has_as_many_tokens() -> None:

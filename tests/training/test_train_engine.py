@@ -14,6 +14,7 @@ from small_run import (
     small_config,
     small_model,
     small_rows,
+    stop_before_step,
     weights,
 )
 from transformers import LlamaForCausalLM
@@ -200,15 +201,9 @@ def test_more_ranks_than_rows_is_a_mistake_with_a_remedy(tmp_path):
 def test_stop_keeps_the_state_and_the_resumed_run_is_the_unbroken_one(tmp_path):
     unbroken = small_model()
     run_small(tmp_path / "a", unbroken, small_config())
-    asked = {"count": 0}
-
-    def stop_at_the_eighth_step():
-        asked["count"] += 1
-        return asked["count"] == 8
-
     first, log = small_model(), MemoryLog()
     with pytest.raises(InterruptedRunError, match="step 7 of 20"):
-        run_small(tmp_path / "b", first, small_config(), should_stop=stop_at_the_eighth_step)
+        run_small(tmp_path / "b", first, small_config(), should_stop=stop_before_step(7))
     resumed = small_model(seed=99)  # its weights must come from the checkpoint
     run_small(tmp_path / "b", resumed, small_config(), log=log)
     assert log.said("resumed at step 7")
@@ -222,14 +217,8 @@ def test_a_stopped_run_rolls_back_to_where_an_unbroken_one_does(tmp_path):
     run_small(tmp_path / "a", unbroken, config)
     model = small_model()
     BadAt(model, [8, 9], math.nan)
-    asked = {"count": 0}
-
-    def stop_before_step_7():
-        asked["count"] += 1
-        return asked["count"] == 8
-
     with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "b", model, config, should_stop=stop_before_step_7)
+        run_small(tmp_path / "b", model, config, should_stop=stop_before_step(7))
     log = MemoryLog()
     run_small(tmp_path / "b", model, config, log=log)
     assert log.said("rolled back to the weights of step 5")
@@ -241,14 +230,8 @@ def test_a_resumed_run_knows_the_norms_from_before(tmp_path):
     unbroken = small_model()
     BadAt(unbroken, [18], 30.0)
     run_small(tmp_path / "a", unbroken, config)
-    asked = {"count": 0}
-
-    def stop_before_step_17():
-        asked["count"] += 1
-        return asked["count"] == 18
-
     with pytest.raises(InterruptedRunError):
-        run_small(tmp_path / "b", small_model(), config, should_stop=stop_before_step_17)
+        run_small(tmp_path / "b", small_model(), config, should_stop=stop_before_step(17))
     resumed, log = small_model(seed=5), MemoryLog()
     BadAt(resumed, [1], 30.0)  # one pass a step: the second after the resume is step 18
     run_small(tmp_path / "b", resumed, config, log=log)
