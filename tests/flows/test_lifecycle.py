@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 STAGES = (
     *("augment", "pretrain", "finetune"),
@@ -21,45 +18,12 @@ STAGES = (
 )
 
 
-class Home:
-    """One installation in a temporary folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "GENAI_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "COLUMNS": "140"}
-
-    def genai(self, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "genai_core.cli", *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    def run(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
-        report = self.folder / "report.json"
-        report.unlink(missing_ok=True)
-        done = self.genai("run", *arguments, "--report", str(report))
-        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-        assert report.exists(), done.stdout + done.stderr
-        return done.returncode, json.loads(report.read_text()), done.stdout
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, int, dict[str, Any], str]:
-    home = Home(tmp_path_factory.mktemp("mission"))
-    code, report, out = home.run("minute")
-    return home, code, report, out
-
-
 def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {stage["name"]: stage for stage in report["stages"]}
 
 
-def test_the_run_has_a_page_that_needs_nothing_else(first: Any) -> None:
-    home, _, report, _ = first
+def test_the_run_has_a_page_that_needs_nothing_else(mission: Any) -> None:
+    home, _, report, _ = mission
     done = home.genai("report", "--out", "page.html")
     assert done.returncode == 0, done.stdout + done.stderr
     page = (home.folder / "page.html").read_text()
@@ -70,8 +34,8 @@ def test_the_run_has_a_page_that_needs_nothing_else(first: Any) -> None:
     assert not re.search(r'(src|href)="(?!data:|#)', page), "a browser fetches nothing"
 
 
-def test_all_stages_run_and_leave_a_registered_champion(first: Any) -> None:
-    _, code, report, out = first
+def test_all_stages_run_and_leave_a_registered_champion(mission: Any) -> None:
+    _, code, report, out = mission
     assert code == 0, out
     assert report["recipe"] == "minute"
     assert report["status"] == "completed"
@@ -86,8 +50,8 @@ def test_all_stages_run_and_leave_a_registered_champion(first: Any) -> None:
             assert set(stage["artifact"]) == {"kind", "name", "version", "digest", "uri"}
 
 
-def test_mlflow_has_a_parent_with_a_child_for_each_stage_curves_and_inputs(first: Any) -> None:
-    home, _, report, _ = first
+def test_mlflow_has_a_parent_with_a_child_for_each_stage_curves_and_inputs(mission: Any) -> None:
+    home, _, report, _ = mission
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{home.folder / 'home' / 'mlflow.db'}")
@@ -108,8 +72,8 @@ def test_mlflow_has_a_parent_with_a_child_for_each_stage_curves_and_inputs(first
     assert {"minute-corpus", "minute-base"} <= {entry.dataset.name.split("@")[0] for entry in inputs}
 
 
-def test_plain_mlflow_fetches_and_plain_transformers_loads_the_champion(first: Any, tmp_path: Path) -> None:
-    home, _, _, _ = first
+def test_plain_mlflow_fetches_and_plain_transformers_loads_the_champion(mission: Any, tmp_path: Path) -> None:
+    home, _, _, _ = mission
     code = (
         "import mlflow, sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "folder = mlflow.artifacts.download_artifacts('models:/pydocs-minute@champion', dst_path=sys.argv[1])\n"
@@ -132,8 +96,8 @@ def test_plain_mlflow_fetches_and_plain_transformers_loads_the_champion(first: A
     assert "True" in done.stdout
 
 
-def test_the_champion_answers_and_shows_where_it_came_from(first: Any) -> None:
-    home, _, report, _ = first
+def test_the_champion_answers_and_shows_where_it_came_from(mission: Any) -> None:
+    home, _, report, _ = mission
     answered = home.genai("chat", "pydocs-minute", "-m", "What does os.getcwd do?", "--max-new-tokens", "8")
     assert answered.returncode == 0, answered.stderr
     shown = home.genai("models", "show", "pydocs-minute")
@@ -146,8 +110,8 @@ def test_the_champion_answers_and_shows_where_it_came_from(first: Any) -> None:
     assert " 0 damaged" in listed.stdout
 
 
-def test_again_everything_is_reused_and_there_is_no_second_version(first: Any) -> None:
-    home, _, before, _ = first
+def test_again_everything_is_reused_and_there_is_no_second_version(mission: Any) -> None:
+    home, _, before, _ = mission
     code, report, out = home.run("minute")
     assert code == 0, out
     assert {stage["status"] for stage in report["stages"]} <= {"reused", "skipped"}
@@ -157,8 +121,8 @@ def test_again_everything_is_reused_and_there_is_no_second_version(first: Any) -
     assert again == digests
 
 
-def test_a_changed_key_recomputes_only_what_follows(first: Any) -> None:
-    home, _, _, _ = first
+def test_a_changed_key_recomputes_only_what_follows(mission: Any) -> None:
+    home, _, _, _ = mission
     code, report, out = home.run("minute", "--set", "correction.samples_per_prompt=3")
     assert code == 0, out
     status = {name: stage["status"] for name, stage in by_name(report).items()}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_lifecycle import Home, by_name
+from homes import Home
+from test_lifecycle import by_name
 
 pytestmark = pytest.mark.platform
 
