@@ -175,7 +175,7 @@ def check_cuts_and_a_stop(
 
     Args:
         folder: of the runs.
-        config: of the training; more than 7 steps.
+        config: of the training; more than 7 steps, of which 12 show as much as 20.
         make: gives the model; with another `seed` another one.
         cuts: rows of a micro-batch; the whole run has all 8 in one.
         more: for `run_small`.

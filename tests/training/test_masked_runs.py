@@ -48,7 +48,7 @@ BYTES = torch.ones(VOCAB, dtype=torch.int64)
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, name) -> None:
-    check_cuts_and_a_stop(tmp_path, small_config(objective=OBJECTIVES[name]))
+    check_cuts_and_a_stop(tmp_path, small_config(objective=OBJECTIVES[name], steps=12))
 
 
 def sentences(count: int = 12):

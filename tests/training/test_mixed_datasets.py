@@ -95,9 +95,9 @@ def test_the_worst_rows_of_a_diverged_run_are_named_by_their_dataset() -> None:
 @pytest.mark.parametrize("what", ["datasets", "curriculum"])
 def test_micro_batches_and_a_stop_give_the_same_weights(tmp_path, what) -> None:
     if what == "datasets":
-        config, rows = small_config(objective=OF_BOTH), text_and_pairs()
+        config, rows = small_config(objective=OF_BOTH, steps=12), text_and_pairs()
     else:
-        config, rows = small_config(objective=MaskedLm(reads="previous"), curriculum=GROWING), small_rows()
+        config, rows = small_config(objective=MaskedLm(reads="previous"), curriculum=GROWING, steps=12), small_rows()
     check_cuts_and_a_stop(tmp_path, config, rows=rows)
 
 

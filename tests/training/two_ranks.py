@@ -41,7 +41,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         figures = run_small(
             folder / name,
             model,
-            small_config(objective=objective),
+            small_config(objective=objective, checkpoint_every_steps=20, evaluate_every_steps=20),
             micro_batch_rows=2,
             group=group,
             log=log,
