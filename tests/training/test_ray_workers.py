@@ -93,7 +93,10 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Path]]
 def run_arguments(corpus: Path, work: Path, run: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of 20 steps of AdamW over 7 rows, which two workers cannot share evenly."""
     optimizer = {"kind": "adamw", "learning_rate": 3e-3, "beta1": BETA1}
-    return arguments(corpus, work, **{"steps": 20, "global_batch_tokens": 7 * 32, "optimizer": optimizer, **run})
+    seldom = {"checkpoint_every_steps": 20, "evaluate_every_steps": 20}  # at the end alone
+    return arguments(
+        corpus, work, **{"steps": 20, "global_batch_tokens": 7 * 32, "optimizer": optimizer, **seldom, **run}
+    )
 
 
 def weights(work: Path) -> dict[str, torch.Tensor]:
