@@ -19,7 +19,7 @@ from genai_core.config.masking import Masking
 from genai_core.config.model import LoraAdapter, ScratchBase
 from genai_core.config.objectives import LinkedLm, Relation
 from genai_core.config.stages import PretrainStage
-from genai_core.config.training import AdamW, TrainingConfig
+from genai_core.config.training import AdamW, SpikeConfig, TrainingConfig
 from genai_core.data.documents import write_documents
 from genai_core.data.linked_rows import PairDrawer, segment_tokens, write_pairs_of_segments
 from genai_core.data.packing import PackedRows
@@ -37,28 +37,31 @@ BOTH: tuple[Relation, ...] = ("contiguous", "random")
 ALL: tuple[Relation, ...] = ("contiguous", "random", "linked")
 
 
-def prepare(folder: Path, architecture: str, objective: LinkedLm, *, double: bool = False) -> tuple[Any, PackedRows]:
-    """Return a model with its head of rows, and the rows of the world."""
-    documents, _ = world()
+def prepare(
+    folder: Path, architecture: str, objective: LinkedLm, *, double: bool = False, seed: int = 0
+) -> tuple[Any, PackedRows]:
+    """Return a model with its head of rows, and the rows of the world; the seed is that of all three."""
+    documents, _ = world(seed)
     tokenizer = world_tokenizer()
     segments = segments_of(documents, tokenizer, segment_tokens(SEQ_LEN), objective)
     drawer = PairDrawer(segments, objective.relations)
     end, pad = tokenizer.sep_token_id, tokenizer.pad_token_id
     folder.mkdir(parents=True, exist_ok=True)
     shares = write_pairs_of_segments(
-        drawer, folder / "rows.arrow", seq_len=SEQ_LEN, draws=objective.draws, seed=0, end=end, pad=pad
+        drawer, folder / "rows.arrow", seq_len=SEQ_LEN, draws=objective.draws, seed=seed, end=end, pad=pad
     )
     assert (shares["linked_share"] > 0.1) == ("linked" in objective.relations)
-    model = init_scratch(ScratchBase(architecture=architecture, **SIZES), tokenizer)
+    model = init_scratch(ScratchBase(architecture=architecture, seed=seed, **SIZES), tokenizer)
     if double:
         model = model.double()
-    add_row_head(model, 3, seed=0)
+    add_row_head(model, 3, seed=seed)
     return model, PackedRows.open(folder / "rows.arrow")
 
 
 def train(folder: Path, model: Any, rows: PackedRows, objective: LinkedLm, steps: int, **more: Any) -> MemoryLog:
     """Run the engine; `more` are arguments of it."""
     every = more.pop("checkpoint_every_steps", steps)
+    spikes, seed = more.pop("spikes", SpikeConfig()), more.pop("seed", 0)
     config = TrainingConfig(
         objective=objective,
         steps=steps,
@@ -67,6 +70,8 @@ def train(folder: Path, model: Any, rows: PackedRows, objective: LinkedLm, steps
         optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
         checkpoint_every_steps=every,
         evaluate_every_steps=steps,
+        spikes=spikes,
+        seed=seed,
     )
     log = MemoryLog()
     objectives = build_objectives(objective, world_tokenizer())
@@ -164,20 +169,39 @@ def run_pretrain(folder: Path, config: PretrainStage, corpus: Path) -> tuple[Any
     return context, pretrain(config, context)
 
 
+def learn_hops(folder: Path, architecture: str, objective: LinkedLm, steps: int, **more: Any) -> float:
+    """Return the share of second hops that is found after training; `more` are arguments of `train`."""
+    seed = more.get("seed", 0)
+    model, rows = prepare(folder, architecture, objective, seed=seed)
+    train(folder, model, rows, objective, steps, **more)
+    return second_hops(model, world_tokenizer(), world(seed)[1])
+
+
 @pytest.mark.worlds
-@pytest.mark.parametrize(("architecture", "steps"), [("modernbert", 1400), ("llama", 1000)])
-def test_the_second_hop_is_learned_from_linked_pairs_alone(tmp_path, architecture, steps) -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_second_hop_is_learned_from_linked_pairs_alone(tmp_path, seed) -> None:
     """objectives.md 5.5, check 8: above 0.9 with links; with the same steps on the others about 1 in LANGUAGES.
 
-    Not yet a proof: it holds for seed 0, for which sizes and steps were chosen. With seeds 1 and 2 the decoder had found 0.25
-    and 0.375 of the second hops after as many steps; without links 0.25 for seeds 0 and 1.
+    A language is learned where both names of the town are hidden and the person is not: with 0.4 hidden that is one linked row in
+    26, so more is hidden here. Every piece is the first of 64 pairs: among 8, another town may stand behind a person as
+    often as the right one. Where the hop is found the gradient rises to many times its median, which is no spike.
     """
-    tokenizer, (_, languages) = world_tokenizer(), world()
+    masking = Masking(rate=0.6, mask_share=1.0, random_share=0.0)
     found = {}
     for name, relations in (("linked", ALL), ("unlinked", BOTH)):
-        objective = LinkedLm(masking=MASKING, relations=relations, draws=8)
-        model, rows = prepare(tmp_path / name, architecture, objective)
-        train(tmp_path / name, model, rows, objective, steps)
-        found[name] = second_hops(model, tokenizer, languages)
+        objective = LinkedLm(masking=masking, relations=relations, draws=64)
+        found[name] = learn_hops(tmp_path / name, "llama", objective, 2000, seed=seed, spikes=SpikeConfig(factor=100.0))
+    print(f"seed {seed}: {found}", flush=True)
+    assert found["linked"] > 0.9, found
+    assert found["unlinked"] < 1 / LANGUAGES + 0.2, found
+
+
+@pytest.mark.worlds
+def test_an_encoder_learns_the_second_hop_from_linked_pairs_alone(tmp_path) -> None:
+    """The same of an encoder. Not yet a proof: one seed, for which rate, steps and draws were chosen."""
+    found = {
+        name: learn_hops(tmp_path / name, "modernbert", LinkedLm(masking=MASKING, relations=relations, draws=8), 1400)
+        for name, relations in (("linked", ALL), ("unlinked", BOTH))
+    }
     assert found["linked"] > 0.9, found
     assert found["unlinked"] < 1 / LANGUAGES + 0.2, found
