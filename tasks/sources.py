@@ -19,7 +19,7 @@ class Sources(Config):
 
 def resolve_sources(recipe: Recipe) -> Sources:
     """Return the digests of the recipe's text and base model. Raises DataError or ModelError before anything runs."""
-    from genai_core.data.resolve import fields_of, resolve_source
+    from genai_core.data.resolve import resolve_source
     from genai_core.models.resolve import check_base, resolve_base
 
     base = resolve_base(recipe.base)
@@ -27,7 +27,7 @@ def resolve_sources(recipe: Recipe) -> Sources:
         check_base(recipe.base, base, recipe.longest_sequence())
     for training in recipe.trainings().values():
         teacher_of(training)
-    text = resolve_source(recipe.data.source, recipe.data.bad_row_share, fields_of(recipe.data.pairs))
+    text = resolve_source(recipe.data.source, recipe.data.bad_row_share, pairs=recipe.data.pairs)
     return Sources(text=text, base=base)
 
 

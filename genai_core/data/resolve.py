@@ -9,18 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from genai_core.config.data import (
-    ConversationPairs,
-    DatasetsSource,
-    FieldPairs,
-    Pairs,
-    PydocsSource,
-    S3Source,
-    Source,
-    SymbolPairs,
-)
+from genai_core.config.data import DatasetsSource, Pairs, PydocsSource, S3Source, Source
 from genai_core.config.settings import read_settings
 from genai_core.data import pydocs
+from genai_core.data.pair_rows import check_pair_rows, check_rows, fields_of
 from genai_core.data.sources import csv, jsonl, markdown, parquet, text
 from genai_core.data.sources.datasets import HUB
 from genai_core.data.sources.files import SourceFiles, find_files
@@ -44,15 +36,18 @@ SUFFIXES = {
 }
 
 
-def resolve_source(source: Source, bad_row_share: float = 0.01, fields: Sequence[str] = ()) -> ArtifactRef:
+def resolve_source(
+    source: Source, bad_row_share: float = 0.01, fields: Sequence[str] = (), pairs: Pairs | None = None
+) -> ArtifactRef:
     """Return a reference to the source's exact content, after trying to read it.
 
     Args:
         bad_row_share: unreadable rows up to this share, of at least 100, are no error.
-        fields: further fields that every table must have in some of its first rows; see `fields_of`.
+        fields: further fields that every table must have in some of its first rows, with text or a number in all.
+        pairs: what will be built of the rows: its fields too must be there and hold what it reads.
 
     Raises:
-        DataError: missing, empty, binary, a named field that is not there, too many unreadable rows.
+        DataError: missing, empty, binary, a named field that is not there, too many rows that are unreadable or do not fit.
         StorageError: the S3 server cannot be reached.
     """
     match source:
@@ -61,24 +56,11 @@ def resolve_source(source: Source, bad_row_share: float = 0.01, fields: Sequence
         case S3Source():
             return _resolve_s3(source)
         case DatasetsSource():
-            return _resolve_dataset(source, bad_row_share, fields)
+            return _resolve_dataset(source, bad_row_share, fields, pairs)
         case _:
             files = find_files(source.path, SUFFIXES[source.kind])
-            _try_reading(source, source.path, files, bad_row_share, fields)
+            _try_reading(source, source.path, files, bad_row_share, fields, pairs)
             return _refer(_name(source.path), digest_files(files), _absolute(source.path))
-
-
-def fields_of(pairs: Pairs) -> tuple[str, ...]:
-    """Return the fields that building these pairs reads."""
-    match pairs:
-        case FieldPairs():
-            return pairs.prompt_field, pairs.completion_field, *([pairs.context_field] if pairs.context_field else [])
-        case ConversationPairs():
-            return (pairs.messages_field,)
-        case SymbolPairs():
-            return pairs.text_field, pairs.label_field, *([pairs.dataset_field] if pairs.dataset_field else [])
-        case _:
-            return ()
 
 
 def digest_files(files: SourceFiles) -> str:
@@ -104,7 +86,14 @@ def require_unchanged(source: Source, ref: ArtifactRef) -> None:
         )
 
 
-def _try_reading(source: Source, place: str, files: SourceFiles, bad_row_share: float, fields: Sequence[str]) -> None:
+def _try_reading(
+    source: Source,
+    place: str,
+    files: SourceFiles,
+    bad_row_share: float,
+    fields: Sequence[str],
+    pairs: Pairs | None,
+) -> None:
     limit = None if files.size() <= READ_WHOLE_BYTES else FIRST_ROWS
     found = read_documents(source, place, bad_row_share, limit)
     if not any(document.text.strip() for document in found.documents):
@@ -116,12 +105,15 @@ def _try_reading(source: Source, place: str, files: SourceFiles, bad_row_share: 
         require_groups(len(found.documents), len({document.group for document in found.documents}), {})
     rows = [document.meta.get("fields", {}) for document in found.documents[:FIRST_ROWS]]
     texts = getattr(source, "text_field", "")
-    wanted = [(name, "data.pairs") for name in fields]
+    wanted = [(name, "data.pairs") for name in (*fields, *(fields_of(pairs) if pairs else ()))]
     wanted += [(name, "data.source.text_field") for name in texts] if isinstance(texts, tuple) else []
     for name, setting in wanted:
         if not any(find_field(row, name)[1] for row in rows):
             known = dict.fromkeys(known for row in rows for known in row)
             raise DataError(f"{place!r}: {missing_field(name, known)}. Correct {setting}, which names it.")
+    check_rows(found.documents, fields, (), bad_row_share)
+    if pairs is not None:
+        check_pair_rows(found.documents, pairs, bad_row_share)
 
 
 def _resolve_s3(source: S3Source) -> ArtifactRef:
@@ -130,11 +122,13 @@ def _resolve_s3(source: S3Source) -> ArtifactRef:
     return _refer(_name(source.path.rstrip("/")), digest_prefix(source.path, read_settings()), source.path)
 
 
-def _resolve_dataset(source: DatasetsSource, bad_row_share: float, fields: Sequence[str]) -> ArtifactRef:
+def _resolve_dataset(
+    source: DatasetsSource, bad_row_share: float, fields: Sequence[str], pairs: Pairs | None
+) -> ArtifactRef:
     folder = Path(source.path).expanduser()
     if folder.is_dir():
         files = find_files(folder, ("",))
-        _try_reading(source, str(folder), files, bad_row_share, fields)
+        _try_reading(source, str(folder), files, bad_row_share, fields, pairs)
         return _refer(_name(source.path), digest_files(files), _absolute(source.path))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source.path):
         raise DataError(

@@ -41,10 +41,11 @@ from genai_core.data.groups import join_groups, shuffle, shuffle_groups
 from genai_core.data.links import keep_links, link_titles
 from genai_core.data.ngrams import ngram_bits_per_byte
 from genai_core.data.packing import PackedRows, pack_documents
+from genai_core.data.pair_rows import check_pair_rows, fields_of
 from genai_core.data.pii import mask_document
 from genai_core.data.preflight import write_preflight
 from genai_core.data.quality import find_fault
-from genai_core.data.resolve import fields_of, require_unchanged
+from genai_core.data.resolve import require_unchanged
 from genai_core.data.sources import s3
 from genai_core.data.sources.registry import read_documents
 from genai_core.data.sources.result import ReadResult
@@ -156,6 +157,9 @@ def _read(settings: AugmentationConfig, context: StageContext, corpus: Corpus) -
     require_unchanged(source, ref)
     for place_of_row in read.first_skipped:
         context.journal.event(f"skipped an unreadable row: {place_of_row}")
+    unfit = check_pair_rows(read.documents, settings.pairs, settings.bad_row_share)
+    for place_of_row in unfit.first_skipped:
+        context.journal.event(f"no pair is made of a row that does not fit: {place_of_row}")
     named = fields_of(settings.pairs)
     corpus.documents = [_keep_fields(document, named) for document in read.documents]
     corpus.stats = {

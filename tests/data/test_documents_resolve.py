@@ -20,7 +20,8 @@ from genai_core.config.data import (
     QuotePairs,
     TextSource,
 )
-from genai_core.data.resolve import fields_of, require_unchanged, resolve_source
+from genai_core.data.pair_rows import fields_of
+from genai_core.data.resolve import require_unchanged, resolve_source
 from genai_core.errors import DataError
 from genai_core.storage.artifact import ArtifactKind
 

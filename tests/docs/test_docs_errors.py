@@ -68,6 +68,14 @@ def broken_rows() -> None:
     check({"kind": "jsonl", "path": "rows.jsonl"})
 
 
+def unfit_row() -> None:
+    rows = [{"text": prose(index), "question": "Why?", "answer": "Because."} for index in range(59)]
+    rows.insert(7, {**rows[0], "answer": ["Because.", "So."]})
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pairs = {"kind": "fields", "prompt_field": "question", "completion_field": "answer"}
+    check({"kind": "jsonl", "path": "rows.jsonl"}, pairs=pairs)
+
+
 def too_few() -> None:
     many_files(6)
     check({"kind": "text", "path": "./my-text"})
@@ -135,7 +143,7 @@ def nothing_learned() -> None:
 
 
 MISTAKES: tuple[Callable[[], None], ...] = (
-    misspelt, other_files, latin, binary, no_field, broken_rows, too_few, no_sentences, too_long, other_vocabulary,
+    misspelt, other_files, latin, binary, no_field, broken_rows, unfit_row, too_few, no_sentences, too_long, other_vocabulary,
     default_pairs, uneven_batch, edited, too_few_cases, nothing_learned,
 )  # fmt: skip
 

@@ -55,7 +55,7 @@ def row_text(row: Mapping[str, Any], text_field: str | Sequence[str]) -> str:
         if turns:
             return "\n\n".join(content for _, content in turns)
         if not isinstance(text, str):
-            remedy = f"; {inner}" if (inner := _inner_fields(text_field, text)) else ""
+            remedy = f"; {inner}" if (inner := say_inner_fields(text_field, text)) else ""
             raise BadRowError(f"field {text_field!r} holds {kind_of(text)}, expected a string{remedy}")
         return text
     if text_field and not any(find_field(row, name)[1] for name in text_field):
@@ -64,7 +64,7 @@ def row_text(row: Mapping[str, Any], text_field: str | Sequence[str]) -> str:
     for name in text_field:
         value, _ = find_field(row, name)  # rows often leave out what is empty
         if isinstance(value, (dict, list)):
-            remedy = f"; {inner}" if (inner := _inner_fields(name, value)) else ""
+            remedy = f"; {inner}" if (inner := say_inner_fields(name, value)) else ""
             raise BadRowError(f"field {name!r} holds {kind_of(value)}, expected text or a number{remedy}")
         parts.append("" if value is None else str(value).strip())
     return "\n\n".join(part for part in parts if part)
@@ -103,7 +103,7 @@ def find_field(row: Mapping[str, Any], name: str) -> tuple[Any, bool]:
     return value, True
 
 
-def _inner_fields(name: str, value: Any) -> str:
+def say_inner_fields(name: str, value: Any) -> str:
     """Return how to reach into an object or a list, '' for anything else."""
     if isinstance(value, Mapping) and value:
         return f"reach into it: {name}.{next(iter(value))}"
