@@ -23,7 +23,7 @@ import numpy as np
 
 from genai_core.config.objectives import LinkedLm
 from genai_core.data.documents import Document
-from genai_core.data.linked_rows import Segment, cut_evenly
+from genai_core.data.linked_rows import Segment, cut_randomly
 
 WORD = re.compile(r"(?u)\b\w\w+\b")
 BLOCK = 1024
@@ -45,7 +45,7 @@ def segments_of(documents: Sequence[Document], tokenizer: Any, longest: int, obj
         targets = [tuple(numbers[link] for link in one.links if link in numbers) for one in documents]
     found: list[Segment] = []
     for number, (ids, offsets) in enumerate(_encode(tokenizer, [document.text for document in documents])):
-        parts = cut_evenly(len(ids), longest)
+        parts = cut_randomly(len(ids), longest, documents[number].doc_id)
         text = documents[number].text
         texts = [text[offsets[part.start][0] : offsets[part.stop - 1][1]] for part in parts]
         if objective.links == "similar":

@@ -83,6 +83,10 @@ class LinkedLm(FindsTokens):
     )
     draws: PositiveInt = Field(default=4, description="Pairs that each piece of text is the first of.")
 
+    def key_revision(self) -> int:
+        """Return 1: where documents are cut has changed (data/linked_rows)."""
+        return 1
+
 
 class HybridLm(HidesTokens):
     """Masked next-token prediction on some rows, causal prediction on the others, with one head (GPT-BERT)."""

@@ -12,8 +12,9 @@ be nearly all that is read (4.2, "diversity").
 A row is one pair. Its first token would always be the same, so in the file the number of the relation stands there (0, 1, 2,
 as above) and the objective puts the opening token in its place (objectives/linked_lm): a row needs no column more.
 
-Segments have at most (T - 3) / 2 tokens, so that neither text is cut to a few tokens by the other's length; a document is
-cut evenly, its last segment is no scrap. Every draw is a function of (seed, segment, draw).
+Segments have at most (T - 3) / 2 tokens, so that neither text is cut to a few tokens by the other's length, and at least half as
+many, so that none is a scrap. Within that their lengths are drawn: equally long pieces of a document would tell by their lengths
+which pairs are contiguous. Every draw is a function of (seed, segment, draw).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import numpy as np
 
@@ -52,11 +54,18 @@ def segment_tokens(seq_len: int) -> int:
     return (seq_len - SPECIALS) // 2
 
 
-def cut_evenly(length: int, longest: int) -> list[slice]:
-    """Return slices that cut `length` tokens into as few pieces as hold at most `longest`, of nearly equal size."""
-    pieces = -(-length // longest)
-    borders = [at * length // pieces for at in range(pieces + 1)] if pieces else []
-    return [slice(first, last) for first, last in pairwise(borders)]
+def cut_randomly(length: int, longest: int, name: str) -> list[slice]:
+    """Return slices that cut `length` tokens into pieces of half of `longest` up to `longest`; what is shorter stays whole.
+
+    Args:
+        length: of a document.
+        longest: piece, at least 2.
+        name: of the document; decides where it is cut.
+    """
+    rng, least, borders = Random(name), longest // 2, [0]
+    while (left := length - borders[-1]) > longest:
+        borders.append(borders[-1] + rng.randint(least, min(longest, left - least)))
+    return [slice(first, last) for first, last in pairwise([*borders, length])] if length else []
 
 
 class PairDrawer:

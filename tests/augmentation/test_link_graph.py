@@ -30,12 +30,14 @@ def test_a_piece_carries_the_links_that_it_names() -> None:
     tokenizer = words()
     found = segments_of(DOCUMENTS, tokenizer, 8, LinkedLm())
     texts = [tokenizer.decode(one.ids) for one in found]
-    assert [one.document for one in found] == [0, 0, 1, 1, 2, 2]
-    assert [one.number for one in found] == [0, 1, 0, 1, 0, 1]
-    assert texts[0] == "wrap a text into lines . to"
-    assert [one.targets for one in found[:2]] == [(), (1,)], "'fill' stands in the second; d/none is no document here"
-    assert [one.targets for one in found[2:4]] == [(), (0,)]
-    assert [one.targets for one in found[4:]] == [(1,), (1,)], "named by no piece: carried by all"
+    assert [one.document for one in found] == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert [one.number for one in found] == [0, 1, 2, 0, 1, 0, 1, 2]
+    assert " ".join(texts[:3]) == DOCUMENTS[0].text
+    assert texts[2] == "fill or shorten it"
+    assert [one.targets for one in found[:3]] == [(), (), (1,)], "'fill' stands in the third; d/none is no document here"
+    assert texts[4] == "wrap made of a text"
+    assert [one.targets for one in found[3:5]] == [(), (0,)]
+    assert [one.targets for one in found[5:]] == [(1,), (1,), (1,)], "named by no piece: carried by all"
 
 
 def test_titles_are_found_by_their_last_part_too() -> None:

@@ -11,7 +11,7 @@ from genai_core.data.linked_rows import (
     RANDOM,
     PairDrawer,
     Segment,
-    cut_evenly,
+    cut_randomly,
     draw_pairs,
     pair_row,
     segment_tokens,
@@ -114,14 +114,15 @@ def test_what_is_not_possible_is_not_drawn() -> None:
     assert {drawer.draw(1, np.random.default_rng(at)) for at in range(9)} == {(LINKED, 0)}
 
 
-def test_documents_are_cut_evenly_and_pairs_fit_the_row() -> None:
-    assert [range(100)[part] for part in cut_evenly(100, 30)] == [
-        range(0, 25),
-        range(25, 50),
-        range(50, 75),
-        range(75, 100),
-    ]
-    assert cut_evenly(0, 30) == []
+def test_documents_are_cut_anywhere_and_pairs_fit_the_row() -> None:
+    for length in (*range(1, 70), 1000):
+        pieces = [range(length)[part] for part in cut_randomly(length, 30, f"document {length}")]
+        assert [at for piece in pieces for at in piece] == list(range(length)), "all of it, once, in order"
+        assert all(15 <= len(piece) <= 30 for piece in pieces) or (len(pieces) == 1 and length < 15)
+    lengths = {len(range(1000)[part]) for part in cut_randomly(1000, 30, "document 1000")}
+    assert len(lengths) > 8
+    assert cut_randomly(100, 30, "a") == cut_randomly(100, 30, "a") != cut_randomly(100, 30, "b")
+    assert cut_randomly(0, 30, "a") == []
     assert segment_tokens(16) == 6
     row = pair_row(LINKED, [5, 6], [7], 8, end=3, pad=0)
     assert row.input_ids.tolist() == [LINKED, 5, 6, 3, 7, 3, 0, 0]
