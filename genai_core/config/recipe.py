@@ -134,6 +134,8 @@ class Recipe(Config):
                     )
             if self.compute.sharding == "fully_shard" and (reason := training.why_not_cut()):
                 raise ValueError(f"{place}: {reason}")
+            if self.compute.pipeline_stages > 1 and (reason := training.why_no_stages()):
+                raise ValueError(f"{place}: {reason}")
             workers = training.exchange.workers if isinstance(training.exchange, LocalSgd) else self.compute.workers
             if self.compute.workers and workers % self.compute.workers:
                 raise ValueError(
@@ -182,6 +184,16 @@ class Recipe(Config):
                     f"compute.sharding='fully_shard' cuts decoders, but base.architecture={self.base.architecture!r} is an encoder. "
                     "Use compute.sharding='none'."
                 )
+            if self.compute.pipeline_stages > 1:
+                raise ValueError(
+                    f"compute.pipeline_stages={self.compute.pipeline_stages} cuts decoders, but base.architecture="
+                    f"{self.base.architecture!r} is an encoder. Use compute.pipeline_stages=1."
+                )
+        if isinstance(self.base, ScratchBase) and self.compute.pipeline_stages > self.base.n_layers:
+            raise ValueError(
+                f"compute.pipeline_stages={self.compute.pipeline_stages} is more than base.n_layers={self.base.n_layers}. "
+                "Set it to at most that."
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,7 +17,15 @@ from genai_core.config.base import (
     PositiveInt,
 )
 from genai_core.config.model import FullTuning, Tuning
-from genai_core.config.objectives import CausalLm, LinkedLm, Objective, mixed_datasets
+from genai_core.config.objectives import (
+    CausalLm,
+    Contrastive,
+    Distillation,
+    LinkedLm,
+    Objective,
+    mixed_datasets,
+    parts_of,
+)
 
 
 class AdamW(Config):
@@ -216,5 +224,20 @@ class TrainingConfig(Config):
             return (
                 f"compute.sharding='fully_shard' needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets "
                 "workers learn alone. Use exchange.kind='every_step', or compute.sharding='none'."
+            )
+        return ""
+
+    def why_no_stages(self) -> str:
+        """Return why it cannot be computed in a pipeline (compute.pipeline_stages), and what to do; '' if it can."""
+        for part in parts_of(self.objective):
+            if isinstance(part, Contrastive | Distillation | LinkedLm):
+                return (
+                    f"compute.pipeline_stages passes rows on from layer to layer to the probabilities of their tokens, but "
+                    f"objective.kind={part.kind!r} needs more of the model than those. Use compute.pipeline_stages=1."
+                )
+        if not isinstance(self.exchange, EveryStep):
+            return (
+                f"compute.pipeline_stages needs all of a team in every pass, but exchange.kind={self.exchange.kind!r} lets "
+                "workers learn alone. Use exchange.kind='every_step', or compute.pipeline_stages=1."
             )
         return ""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genai_core.objectives.base import CoupledObjective, Weighted
 from genai_core.training.parallel import Group
+from genai_core.training.pipeline import stage_of
 from genai_core.training.rows import StepRows, name_row
 from genai_core.training.sharding import whole
 from genai_core.training.state import trained_parameters
@@ -20,12 +21,15 @@ SHOWN = 5
 
 
 def largest_gradients(model: Any, shown: int = SHOWN) -> list[tuple[str, float]]:
-    """Return the parameters with the largest gradient norms, those that are not finite first."""
+    """Return the parameters with the largest gradient norms, those that are not finite first; of a pipeline those of all stages."""
     norms = [
         (name, float(whole(parameter.grad.norm())))
         for name, parameter in trained_parameters(model).items()
         if parameter.grad is not None
     ]
+    stage = stage_of(model)
+    if stage is not None:
+        norms = list({name: norm for told in stage.tell_all(norms) for name, norm in told}.items())
     return sorted(norms, key=lambda item: (math.isfinite(item[1]), -item[1] if math.isfinite(item[1]) else 0.0))[:shown]
 
 
@@ -85,7 +89,7 @@ def describe_divergence(
     return (
         f"Training diverged at step {step}: {reason}, after every skip and roll-back that its budget allows.\n"
         f"  terms:     {', '.join(f'{name} {value:.4g}' for name, value in terms.items())}\n"
-        f"  rows:      {', '.join(f'{name} loss {loss:.4g}' for name, loss in rows) or 'not looked at under compute.sharding'}\n"
+        f"  rows:      {', '.join(f'{name} loss {loss:.4g}' for name, loss in rows) or 'not looked at where workers share a model'}\n"
         f"  gradients: {', '.join(f'{name} {norm:.3g}' for name, norm in gradients)}\n"
         "Lower optimizer.learning_rate or max_grad_norm, lengthen schedule.warmup_fraction, or look at those rows."
     )

@@ -33,6 +33,7 @@ from genai_core.training.local_sgd import LocalWorkers, RoundFigures, describe_s
 from genai_core.training.log import Log, Silence
 from genai_core.training.optimizers import Optimizers, make_optimizers
 from genai_core.training.parallel import Group
+from genai_core.training.pipeline import stage_of
 from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
 from genai_core.training.sharding import check_sharding, name_cuts, settle, whole
@@ -274,6 +275,9 @@ class Engine:
         return self._counters.step / self._config.steps
 
     def _gradient_norm(self) -> torch.Tensor:
+        stage = stage_of(self._model)
+        if stage is not None:
+            return stage.gradient_norm()
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
         return whole(torch.nn.utils.get_total_norm(gradients))
 
@@ -384,11 +388,13 @@ class Engine:
         if self._counters.skipped_in_a_row:
             return
         state: dict[str, Any] = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
-        own = name_cuts(read_tensors(self._model, self._optimizers), self._group)
+        own, stage = name_cuts(read_tensors(self._model, self._optimizers), self._group), stage_of(self._model)
+        if stage is not None:
+            own = {**stage.gather(own)}
         if self._local is not None:
             own = {**(own if self._group.leads else {}), **self._local.tensors()}
             state["workers"] = self._local.state()
-        elif self._group.holds_whole:
+        elif self._group.holds_whole or stage is not None:
             if self._group.leads:
                 self._checkpoints.save(self._counters.step, own, state)
             return

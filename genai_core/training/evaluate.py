@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from genai_core.data.order import noise_of_rows
 from genai_core.objectives.base import TokenObjective, Weighted
 from genai_core.objectives.causal_lm import CausalLmObjective
 from genai_core.training.parallel import Group
+from genai_core.training.pipeline import stage_of
 from genai_core.training.rows import Rows, take_batch
 from genai_core.training.step import Precision, run_forward, view_of
 
@@ -69,7 +71,7 @@ def measure_heldout(
         precision: of the matrix products.
         group: the rows are shared over its ranks.
     """
-    objective = choose_measured(objectives)
+    objective, stage = choose_measured(objectives), stage_of(model)
     was_training = model.training
     model.eval()
     token_bytes = held_out.token_bytes.to(group.device)
@@ -84,15 +86,16 @@ def measure_heldout(
             part = indices[:1]
         batch = take_batch(held_out.rows, part, noise_of_rows(part), group.device)
         view = view_of(Weighted(objective, 1.0), batch, progress=1.0)
-        outputs = run_forward(model, [objective], view, precision)
-        if blank:
+        run = partial(run_forward, model, [objective], view, precision)
+        outputs = run() if stage is None else stage.pass_on(view["input_ids"].shape, run)
+        if blank or outputs is None:
             continue
         nll = objective.token_losses(outputs, view).double()
         counted = objective.counted(view)
         sizes = token_bytes[batch["labels"].clamp_min(0)] * counted
         sums += torch.stack([nll.sum(), counted.sum(), (nll * (sizes > 0)).sum(), sizes.sum()])
     model.train(was_training)
-    group.sums.sum_([sums])
+    (group.sums if stage is None else group).sum_([sums])  # in a pipeline the last stages alone have any
     nats, tokens, text_nats, text_bytes = sums.tolist()
     bits = text_nats / math.log(2) / max(1.0, text_bytes) if objective.is_likelihood else None
     return HeldOutLoss(nats / max(1.0, tokens), bits, int(tokens))

@@ -26,6 +26,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from genai_core.errors import ConfigError
 
 BUCKET_BYTES = 32 << 20
+Sent = dist.Work
+"""A tensor on its way; to be waited for before it is written to."""
 
 
 class Group:
@@ -82,6 +84,12 @@ class Group:
         )
         self.sums = self.rows
         return mesh
+
+    def twin_of_team(self) -> Group:
+        """Return the team once more, with a channel of its own: what is sent there waits for nothing that is sent here."""
+        assert self.team is not None
+        ranks, _ = dist.new_subgroups(self.team.world_size)
+        return Group(self.team.rank, self.team.world_size, self.device, ranks)
 
     @property
     def holds_whole(self) -> bool:
@@ -224,6 +232,16 @@ class Group:
         dist.all_gather(parts, padded, group=self._ranks)
         whole = torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
         return whole, int(sizes[: self.rank].sum())
+
+    def send(self, tensor: Tensor, to: int) -> Sent:
+        """Begin to send a tensor to one rank, which must `receive` as many; they arrive in their order."""
+        sent = dist.isend(tensor.contiguous(), group=self._ranks, group_dst=to)
+        assert sent is not None
+        return sent
+
+    def receive(self, tensor: Tensor, source: int) -> None:
+        """Overwrite a contiguous tensor with what one rank sends."""
+        dist.recv(tensor, group=self._ranks, group_src=source)
 
     def share(self, rows: Any) -> Any:
         """Return this rank's contiguous share of the rows; sizes differ by at most one, larger shares first."""

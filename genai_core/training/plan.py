@@ -38,6 +38,8 @@ USUAL_ROWS = 8
 WORTH_BFLOAT16 = 1.10  # fewer digits must buy something
 WORTH_MORE_ROWS = 1.03  # more memory too
 MEMORY_SHARE = 0.25
+PASSES_PER_STAGE = 4
+"""Micro-batches for every other stage of a pipeline: each stage waits a fifth of its time at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def place_workers(compute: ComputeConfig, rows_per_step: int, folder: Path, shar
     """
     earlier, team = read_plan(folder), compute.team_size()
     fitting = [size for size in range(team, torch.cuda.device_count() + 1, team) if shared_by % size == 0]
-    world_size = compute.workers or (earlier.world_size if earlier else max([team, *fitting]))
+    known = earlier.world_size if earlier and not earlier.world_size % team else 0
+    world_size = compute.workers or known or max([team, *fitting])
     if world_size > rows_per_step * team:
         raise ConfigError(
             f"compute.workers={world_size} is more than the {rows_per_step} rows of a step"
@@ -176,7 +179,7 @@ def _fill_in(
     micro = compute.micro_batch_rows or (earlier.micro_batch_rows if earlier else 0)
     if compute.shares_a_model() and group.world_size > 1:  # rank 0 alone can measure nothing
         precision = precision or ("bfloat16" if has_bfloat16(group.device) else "float32")
-        micro = micro or USUAL_ROWS
+        micro = micro or usual_rows(most, compute.pipeline_stages)
     if precision is None or not micro:
         precision, micro = _measure(model, objectives, rows, precision, micro, most=most, group=group, frozen=frozen)
     return Plan(precision, threads, min(micro, most), group.world_size)
@@ -240,6 +243,16 @@ def _measure(
                 micro = size
     torch.set_rng_state(noise)
     return precision, micro
+
+
+def usual_rows(most: int, stages: int) -> int:
+    """Return the rows of a micro-batch where nothing can be measured: fewer in a pipeline, whose stages wait for the first ones.
+
+    Args:
+        most: rows of a step on one rank.
+        stages: of the pipeline; 1 = none.
+    """
+    return max(1, min(USUAL_ROWS, most // max(1, PASSES_PER_STAGE * (stages - 1))))
 
 
 def _rows_that_fit(model: Any, rows: Rows, group: Group) -> int:

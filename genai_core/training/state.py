@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genai_core.training.checkpoint import Checkpoint
 from genai_core.training.optimizers import Optimizers
 from genai_core.training.parallel import Group
+from genai_core.training.pipeline import stage_of
 from genai_core.training.sharding import copy_into, join_cuts, own_cut
 
 RECENT_STEPS = 10
@@ -90,7 +91,10 @@ def read_back(
         torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
     parameters, missing = trained_parameters(model), set(trained_parameters(model))
     optimizers.forget()
+    stage = stage_of(model)
     for part, full, value in group.stream(parts):
+        if stage is not None and stage.is_elsewhere(full.split("/")[0]):
+            continue
         if part == "model":
             copy_into(parameters[full], value)
             missing.discard(full)

@@ -15,7 +15,8 @@ objective sees the noise of the first. Objectives that look at the same rows in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Forw
 from genai_core.training.compared_heads import compare_heads
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
+from genai_core.training.pipeline import stage_of
 
 Precision = Literal["float32", "bfloat16", "float64"]
 Frozen = Mapping[str, Any]
@@ -77,7 +79,7 @@ def run_forward(
     """Return the outputs that the objectives need, by name, from one pass through the model and each frozen one they name.
 
     Args:
-        model: the policy.
+        model: the policy; of a stage of a pipeline but the last only 'hidden' is returned, the states that leave it.
         objectives: whose `forwards` are joined; they attend and read alike (`pass_of`).
         batch: (B, T) tensors.
         precision: of the matrix products.
@@ -92,6 +94,9 @@ def run_forward(
         seen = batch["seen"]
     hidden = states_at(model, precision, batch["input_ids"], batch["position_ids"], seen, batch.get("token_types"))
     outputs = {"hidden": hidden}
+    stage = stage_of(model)
+    if stage is not None and not stage.is_last:
+        return outputs
     if "logps" in wanted:
         dtype = torch.bfloat16 if precision == "bfloat16" else None
         with _autocast(hidden.device, precision):
@@ -211,29 +216,45 @@ def accumulate_gradients(
     sums: dict[str, Tensor] = {}
     means: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
-    for micro_step, (own, seed) in enumerate(zip(views, seeds, strict=True)):
-        for indices in _passes(objectives, own, blank=group.shards):
-            view = own[indices[0]]
-            torch.manual_seed(seed)
-            asked = [objectives[index].objective for index in indices]
-            if not len(view["input_ids"]):
-                outputs = run_forward(model, asked, _one_row(batches[0]), precision, frozen)
-                torch.stack([(one * 0).sum() for one in outputs.values()]).sum().backward()
+    stage = stage_of(model)
+    gives_loss = stage is None or stage.is_last
+
+    def make_pass(micro_step: int, indices: Sequence[int]) -> Tensor:
+        """Return the loss of the objectives that share a pass, (); of a stage before the last the states that leave it."""
+        view, seed = views[micro_step][indices[0]], seeds[micro_step]
+        torch.manual_seed(seed if stage is None or stage.is_first else noise_seed(seed, 0, 0, stage.index))
+        asked = [objectives[index].objective for index in indices]
+        if not len(view["input_ids"]):
+            outputs = run_forward(model, asked, _one_row(batches[0]), precision, frozen)
+            return torch.stack([(one * 0).sum() for one in outputs.values()]).sum()
+        outputs = run_forward(model, asked, view, precision, frozen)
+        if not gives_loss:
+            return outputs["hidden"]
+        total = torch.zeros((), device=view["input_ids"].device)
+        for index in indices:
+            one = objectives[index]
+            if isinstance(one.objective, CoupledObjective):
+                representation = one.objective.represent(outputs, view)
+                total = total + (representation * coupled[index].slopes[micro_step]).sum()
                 continue
-            outputs = run_forward(model, asked, view, precision, frozen)
-            total = torch.zeros((), device=view["input_ids"].device)
-            for index in indices:
-                one = objectives[index]
-                if isinstance(one.objective, CoupledObjective):
-                    representation = one.objective.represent(outputs, view)
-                    total = total + (representation * coupled[index].slopes[micro_step]).sum()
-                    continue
-                found = one.objective.loss(outputs, view)
-                for name, term in found.terms.items():
-                    total = total + term.loss_sum * (one.weight / _at_least_one(counts[name + one.suffix]))
-                    _add(sums, name + one.suffix, term.loss_sum)
-                _note(means, maxima, found.metrics, one.suffix)
-            total.backward()
+            found = one.objective.loss(outputs, view)
+            for name, term in found.terms.items():
+                total = total + term.loss_sum * (one.weight / _at_least_one(counts[name + one.suffix]))
+                _add(sums, name + one.suffix, term.loss_sum)
+            _note(means, maxima, found.metrics, one.suffix)
+        return total
+
+    passes = [
+        (micro_step, indices)
+        for micro_step, own in enumerate(views)
+        for indices in _passes(objectives, own, blank=group.shards)
+    ]
+    if stage is None:
+        for one_pass in passes:
+            make_pass(*one_pass).backward()
+    else:
+        stage.descend([(views[at][some[0]]["input_ids"].shape, partial(make_pass, at, some)) for at, some in passes])
+    for own in views if gives_loss else ():
         for one, view in zip(objectives, own, strict=True):
             if not len(view["input_ids"]) and not isinstance(one.objective, CoupledObjective):
                 # no pass, but every rank must bring the same names to the sums
@@ -243,6 +264,9 @@ def accumulate_gradients(
                 _note(means, maxima, found.metrics, one.suffix)
     _add_up_gradients(model, group)
     figures = _reduce(sums, means, maxima, group)
+    if stage is not None:
+        stage.join_tied()
+        figures = _Reduced(**stage.tell(asdict(figures)))
     for cached in coupled.values():  # computed over all rows on every rank already
         figures.sums.update(cached.sums)
         figures.metrics.update(cached.metrics)

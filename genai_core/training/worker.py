@@ -48,6 +48,7 @@ from genai_core.training.engine import Engine, RunFigures
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.log import Log, Silence
 from genai_core.training.parallel import Group, join_group
+from genai_core.training.pipeline import check_stages, cut_stages, stage_of
 from genai_core.training.plan import Plan, resolve_plan
 from genai_core.training.sharding import check_sharding, gather_weights, settle, shard_model
 from genai_core.training.state import trained_parameters
@@ -113,6 +114,9 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     is_sharded = given.compute.sharding == "fully_shard"
     if is_sharded:
         check_sharding(config)
+    if given.compute.pipeline_stages > 1:
+        check_stages(config)
+        group.form_teams(given.compute.pipeline_stages)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)
@@ -134,18 +138,25 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
     if is_sharded:
         shard_model(model, group)
-    # as the engine will call it, precision included
+
+    def states(input_ids: torch.Tensor, position_ids: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """As the engine will call it, precision included."""
+        return states_at(model, plan.precision, input_ids, position_ids, seen)
+
     run_probes(
         model,
-        lambda input_ids, position_ids, seen: states_at(model, plan.precision, input_ids, position_ids, seen),
+        states,
         bidirectional=any(
             one.attention != "causal" for weighted in objectives for one in weighted.objective.forwards()
         ),
     )
     settle(model)
+    vocabulary = head_weight(model).shape[0]
+    if given.compute.pipeline_stages > 1:
+        cut_stages(model, group, config, states)
     held_out = None
     if given.held_out:
-        token_bytes = torch.from_numpy(count_token_bytes(tokenizer, head_weight(model).shape[0]))
+        token_bytes = torch.from_numpy(count_token_bytes(tokenizer, vocabulary))
         measured = PackedRows.open(Path(given.held_out))
         held_out = HeldOut(measured, token_bytes) if len(measured) else None
     stop_file = keeper.path / STOP_FILE
@@ -165,8 +176,10 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         should_stop=stop_file.exists,
     )
     figures = engine.run()
-    if group.shards:
-        weights = gather_weights(trained_parameters(model), group)
+    stage = stage_of(model)
+    if group.shards or stage is not None:
+        own = trained_parameters(model)
+        weights = gather_weights(own, group) if stage is None else stage.gather_weights(own)
         if group.leads:
             model = prepare_model(given, tokenizer, group)
             for name, parameter in trained_parameters(model).items():

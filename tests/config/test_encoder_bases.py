@@ -11,9 +11,10 @@ from genai_core.config.recipe import Recipe
 from genai_core.errors import ConfigError
 
 
-def recipe(architecture: str, objective: str = "masked_lm") -> Recipe:
+def recipe(architecture: str, objective: str = "masked_lm", **more: object) -> Recipe:
     return Recipe.model_validate(
         {
+            **more,
             "name": "r",
             "base": {"architecture": architecture, "kind": "scratch"},
             "data": {"tokenizer": {"kind": "train", "mask_token": True}},
@@ -33,6 +34,13 @@ def test_an_encoder_does_not_predict_from_left_to_right(objective: str) -> None:
     with pytest.raises(ValidationError, match=f"sees both sides, but pretraining.objective.kind='{objective}'"):
         recipe("modernbert", objective)
     recipe("llama", objective)
+
+
+def test_an_encoder_is_not_cut_into_stages() -> None:
+    words = "compute.pipeline_stages=2 cuts decoders, but base.architecture='bert' is an encoder"
+    with pytest.raises(ValidationError, match=words):
+        recipe("bert", compute={"pipeline_stages": 2})
+    recipe("llama", compute={"pipeline_stages": 2})
 
 
 def test_mimetic_weights_are_a_decoders() -> None:

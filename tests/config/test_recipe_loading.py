@@ -170,6 +170,15 @@ OF_BOTH = (
             ["compute.sharding=fully_shard", "finetuning.exchange={kind: local_sgd}", *ADAMW],
             "finetuning: .* lets workers learn alone",
         ),
+        (
+            ["compute.pipeline_stages=2", "finetuning.exchange={kind: local_sgd}"],
+            "finetuning: .* all of a team in every pass",
+        ),
+        (
+            ["compute.pipeline_stages=2", *LINKED],
+            "pretraining: compute.pipeline_stages .* objective.kind='linked_lm' needs more of the model",
+        ),
+        (["compute.pipeline_stages=9"], "compute.pipeline_stages=9 is more than base.n_layers="),
         (["compute.workers=3", "pretraining.exchange={kind: local_sgd}"], "compute.workers=3 .* divisor of 4"),
         (
             [*LINKED, "pretraining.curriculum=[{seq_len: 64, end: 0.3}]"],
