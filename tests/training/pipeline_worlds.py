@@ -23,7 +23,7 @@ from worker_case import arguments, make_corpus
 
 from genai_core.config.model import LoraAdapter
 from genai_core.config.objectives import CausalLm, HybridLm, Objective
-from genai_core.config.training import AdamW, Muon, Optimizer
+from genai_core.config.training import AdamW, Muon, Optimizer, ShorterRows
 from genai_core.errors import InterruptedRunError
 from genai_core.models.adapters import add_adapter
 from genai_core.models.backbone import keep_float64
@@ -36,6 +36,7 @@ from genai_core.training.worker import train_worker
 
 LAYERS = 5
 ADAMW = AdamW(learning_rate=3e-3)
+SHORTER = (ShorterRows(seq_len=SEQ_LEN // 2, end=0.5),)  # passes of another shape on the way
 RUNS: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied": {"tied": False, "recompute": True},
@@ -43,7 +44,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "half": {"precision": "bfloat16", "tied": False, "recompute": True, "steps": 6},
     "hybrid": {"objective": HybridLm(masked_share=0.3), "recompute": True, "steps": 6},
     "lora": {"adapter": LoraAdapter(rank=4, alpha=8), "steps": 6},
-    "muon": {"optimizer": Muon(learning_rate=0.02), "tied": False, "steps": 6},
+    "muon": {"optimizer": Muon(learning_rate=0.02), "tied": False, "steps": 6, "curriculum": SHORTER},
 }
 
 
@@ -95,6 +96,7 @@ def run_one(
     optimizer: Optimizer = ADAMW,
     adapter: LoraAdapter | None = None,
     steps: int = 10,
+    curriculum: tuple[ShorterRows, ...] = (),
 ) -> dict[str, torch.Tensor]:
     """Return this rank's weights, and losses, norms and the held-out loss, of a run with 7 rows a step, 2 in a pass."""
     # another seed on every rank but the first: all must start from rank 0's weights
@@ -105,7 +107,12 @@ def run_one(
         recompute_layers(model)
     # clipped at every step: the norm must be that of the whole gradient
     config = small_config(
-        steps=steps, global_batch_tokens=7 * SEQ_LEN, objective=objective, optimizer=optimizer, max_grad_norm=0.5
+        steps=steps,
+        global_batch_tokens=7 * SEQ_LEN,
+        objective=objective,
+        optimizer=optimizer,
+        curriculum=curriculum,
+        max_grad_norm=0.5,
     )
     group = cut(model, alone, stages, config, precision)
     log = MemoryLog()
