@@ -74,6 +74,14 @@ class ComputeConfig(Config):
         """Return how many workers work on the same rows."""
         return max(self._teams().values())
 
+    def cut_by(self) -> tuple[str, str] | None:
+        """Return which key cuts the weights, with its value, and the one that leaves them whole; None if nothing does."""
+        if self.sharding == "fully_shard":
+            return "compute.sharding='fully_shard'", "compute.sharding='none'"
+        if self.tensor_parallel > 1:
+            return f"compute.tensor_parallel={self.tensor_parallel}", "compute.tensor_parallel=1"
+        return None
+
     def shares_a_model(self) -> bool:
         """Return whether no worker alone makes a pass through the model."""
         return self.sharding != "none" or self.team_size() > 1

@@ -132,7 +132,7 @@ class Recipe(Config):
                         f"{place}.objective: no term is computed on dataset {name!r}, so its share of the rows would teach nothing. "
                         f"Leave it out, or add a term with dataset: {name}."
                     )
-            if self.compute.sharding == "fully_shard" and (reason := training.why_not_cut()):
+            if (cut_by := self.compute.cut_by()) and (reason := training.why_not_cut(*cut_by)):
                 raise ValueError(f"{place}: {reason}")
             if self.compute.pipeline_stages > 1 and (reason := training.why_no_stages()):
                 raise ValueError(f"{place}: {reason}")
@@ -179,10 +179,9 @@ class Recipe(Config):
                     f"pretraining.objective.kind={self.pretraining.objective.kind!r} has a part that is learned with decoders only. "
                     "Use 'masked_lm', 'linked_lm' or 'masked_diffusion', or base.architecture='llama'."
                 )
-            if self.compute.sharding == "fully_shard":
+            if cut_by := self.compute.cut_by():
                 raise ValueError(
-                    f"compute.sharding='fully_shard' cuts decoders, but base.architecture={self.base.architecture!r} is an encoder. "
-                    "Use compute.sharding='none'."
+                    f"{cut_by[0]} cuts decoders, but base.architecture={self.base.architecture!r} is an encoder. Use {cut_by[1]}."
                 )
             if self.compute.pipeline_stages > 1:
                 raise ValueError(

@@ -213,17 +213,22 @@ class TrainingConfig(Config):
         """Packed rows in one optimizer step."""
         return self.global_batch_tokens // self.seq_len
 
-    def why_not_cut(self) -> str:
-        """Return why it cannot be computed on cut weights (compute.sharding='fully_shard'), and what to do; '' if it can."""
+    def why_not_cut(self, key: str = "compute.sharding='fully_shard'", without: str = "compute.sharding='none'") -> str:
+        """Return why it cannot be computed on cut weights, and what to do; '' if it can.
+
+        Args:
+            key: what cuts them.
+            without: what leaves them whole.
+        """
         if not isinstance(self.optimizer, AdamW):
             return (
-                f"compute.sharding='fully_shard' cuts matrices into rows, but optimizer.kind={self.optimizer.kind!r} "
-                "is not computed from rows alone. Use optimizer.kind='adamw', or compute.sharding='none'."
+                f"{key} cuts matrices, but optimizer.kind={self.optimizer.kind!r} "
+                f"is not computed from rows alone. Use optimizer.kind='adamw', or {without}."
             )
         if not isinstance(self.exchange, EveryStep):
             return (
-                f"compute.sharding='fully_shard' needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets "
-                "workers learn alone. Use exchange.kind='every_step', or compute.sharding='none'."
+                f"{key} needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets "
+                f"workers learn alone. Use exchange.kind='every_step', or {without}."
             )
         return ""
 

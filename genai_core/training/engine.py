@@ -36,10 +36,11 @@ from genai_core.training.parallel import Group
 from genai_core.training.pipeline import stage_of
 from genai_core.training.rows import Rows, StepRows, rows_of_step
 from genai_core.training.schedules import rate_share
-from genai_core.training.sharding import check_sharding, name_cuts, settle, whole
+from genai_core.training.sharding import check_sharding, name_cuts, own_cut, settle
 from genai_core.training.spikes import SpikeDetector
 from genai_core.training.state import Counters, read_back, read_tensors
 from genai_core.training.step import NONE_FROZEN, Frozen, Precision, StepFigures, accumulate_gradients, noise_seed
+from genai_core.training.tensor import clip_gradients, gradient_norm, take_whole
 
 CURVE_ROWS = 64
 """Held-out rows behind each point of the curve; the last figure of a run is over all of them."""
@@ -99,6 +100,8 @@ class Engine:
         """
         if group.shards:
             check_sharding(config)
+        elif group.cuts:
+            check_sharding(config, "compute.tensor_parallel", "compute.tensor_parallel=1")
         rows_per_step = config.rows_per_step()
         if group.rows.world_size > rows_per_step:
             raise ConfigError(
@@ -188,7 +191,7 @@ class Engine:
         if reason:
             self._skip(reason, figures, visits, grad_norm)
         else:
-            torch.nn.utils.clip_grads_with_norm_(self._model.parameters(), config.max_grad_norm, norm)
+            clip_gradients(self._model.parameters(), config.max_grad_norm, norm)
             self._optimizers.step(share)
             self._detector.accept(grad_norm, figures.counts)
             self._counters.skipped_in_a_row = 0
@@ -278,8 +281,7 @@ class Engine:
         stage = stage_of(self._model)
         if stage is not None:
             return stage.gradient_norm()
-        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        return whole(torch.nn.utils.get_total_norm(gradients))
+        return gradient_norm(self._model.parameters(), self._group)
 
     def _compare_terms(self, batches: Sequence[Batch], seeds: Sequence[int]) -> None:
         """Tell how large each objective's own gradient is, from a pass of its own; the noise is the step's."""
@@ -388,13 +390,14 @@ class Engine:
         if self._counters.skipped_in_a_row:
             return
         state: dict[str, Any] = {"counters": self._counters.to_json(), "grad_norms": self._detector.state()}
-        own, stage = name_cuts(read_tensors(self._model, self._optimizers), self._group), stage_of(self._model)
+        take, stage = take_whole(self._group) if self._group.cuts else own_cut, stage_of(self._model)
+        own = name_cuts(read_tensors(self._model, self._optimizers, take), self._group)
         if stage is not None:
             own = {**stage.gather(own)}
         if self._local is not None:
             own = {**(own if self._group.leads else {}), **self._local.tensors()}
             state["workers"] = self._local.state()
-        elif self._group.holds_whole or stage is not None:
+        elif not self._group.shards:
             if self._group.leads:
                 self._checkpoints.save(self._counters.step, own, state)
             return

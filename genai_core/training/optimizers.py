@@ -16,6 +16,7 @@ from typing import Any, assert_never
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from genai_core.config.training import AdamW, Muon, Optimizer, Sgd
 from genai_core.training.muon import BatchedMuon
@@ -88,7 +89,11 @@ def _adamw(parameters: Sequence[nn.Parameter], rate: float, config: AdamW | Muon
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     groups: list[dict[str, Any]] = [
-        {"params": chosen, "weight_decay": share} for chosen, share in ((matrices, decay), (vectors, 0.0)) if chosen
+        {"params": chosen, "weight_decay": share}
+        for kind, share in ((matrices, decay), (vectors, 0.0))
+        # the fused update takes tensors that are cut over ranks, or such that are not, in one list
+        for chosen in ([one for one in kind if isinstance(one, DTensor) == cut] for cut in (False, True))
+        if chosen
     ]
     return torch.optim.AdamW(groups, lr=rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 

@@ -52,6 +52,9 @@ class Group:
         """Whether each rank holds cuts of one model and rows of its own: its gradients come summed, and all must make the
         same passes."""
 
+        self.cuts = False
+        """Whether each rank of a team holds cuts of the same matrices (tensor parallelism)."""
+
         self.rows: Group = self
         """Those with other rows of a step, this rank among them."""
 

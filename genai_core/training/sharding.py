@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genai_core.config.training import TrainingConfig
 from genai_core.errors import ConfigError
@@ -35,9 +34,14 @@ SHARDED = ("model", "optimizer")
 """Files of a checkpoint that every rank has its own of: model-00000, model-00001, ..."""
 
 
-def check_sharding(config: TrainingConfig) -> None:
-    """Raise ConfigError if a training cannot be computed on cut weights."""
-    if reason := config.why_not_cut():
+def check_sharding(config: TrainingConfig, *cut_by: str) -> None:
+    """Raise ConfigError if a training cannot be computed on cut weights.
+
+    Args:
+        config: of the training.
+        cut_by: what cuts them and what leaves them whole, as `TrainingConfig.why_not_cut` says them.
+    """
+    if reason := config.why_not_cut(*cut_by):
         raise ConfigError(reason)
 
 
@@ -91,7 +95,7 @@ def settle(model: nn.Module) -> None:
 
 
 def own_cut(tensor: Tensor) -> Tensor:
-    """Return the rows of a tensor that this rank holds; all of one that is not cut."""
+    """Return what this rank holds of a tensor; all of one that is not cut."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -105,9 +109,9 @@ def copy_into(target: Tensor, value: Tensor) -> None:
     if not isinstance(target, DTensor):
         target.copy_(value)
         return
-    cuts = value.chunk(dist.get_world_size(), dim=0)  # as fully_shard cuts: the last ranks may hold fewer rows, or none
-    if dist.get_rank() < len(cuts):
-        target.to_local().copy_(cuts[dist.get_rank()])
+    # every rank has the whole tensor, so nothing is sent; the last ranks may hold less, or nothing
+    cut = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
+    target.to_local().copy_(cut.to_local())
 
 
 def name_cuts(tensors: Mapping[str, Mapping[str, Tensor]], group: Group) -> dict[str, Mapping[str, Tensor]]:

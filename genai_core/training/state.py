@@ -47,16 +47,24 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def read_tensors(model: nn.Module, optimizers: Optimizers) -> dict[str, dict[str, Tensor]]:
-    """Return weights, moments and random state by file and name, of cut ones this rank's cut; views, not copies."""
+def read_tensors(
+    model: nn.Module, optimizers: Optimizers, take: Callable[[Tensor], Tensor] = own_cut
+) -> dict[str, dict[str, Tensor]]:
+    """Return weights, moments and random state by file and name, of cut ones this rank's cut; views, not copies.
+
+    Args:
+        model: whose trained weights are read.
+        optimizers: whose moments are.
+        take: what is taken of a tensor that may be cut.
+    """
     parameters = trained_parameters(model)
     moments = {
-        f"{name}/{key}": own_cut(value)
+        f"{name}/{key}": take(value)
         for name, parameter in parameters.items()
         for key, value in optimizers.state_of(parameter).items()
     }
     return {
-        "model": {name: own_cut(parameter.detach()) for name, parameter in parameters.items()},
+        "model": {name: take(parameter.detach()) for name, parameter in parameters.items()},
         "optimizer": moments,
         "rng": {"torch": torch.get_rng_state()},
     }

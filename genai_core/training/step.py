@@ -30,6 +30,7 @@ from genai_core.training.compared_heads import compare_heads
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
 from genai_core.training.pipeline import stage_of
+from genai_core.training.sharding import own_cut
 
 Precision = Literal["float32", "bfloat16", "float64"]
 Frozen = Mapping[str, Any]
@@ -404,7 +405,7 @@ def _add_up_gradients(model: nn.Module, group: Group) -> None:
         for parameter in trained:  # every rank must bring the same tensors to the collective
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-    group.sum_([parameter.grad for parameter in trained if parameter.grad is not None])
+    group.sum_([own_cut(parameter.grad) for parameter in trained if parameter.grad is not None])
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -53,6 +53,7 @@ from genai_core.training.plan import Plan, resolve_plan
 from genai_core.training.sharding import check_sharding, gather_weights, settle, shard_model
 from genai_core.training.state import trained_parameters
 from genai_core.training.step import states_at
+from genai_core.training.tensor import cut_matrices
 
 STOP_FILE = "stop"
 SUMMARY = "summary.json"
@@ -107,16 +108,15 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
 def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, started: float) -> None:
     config = given.training
+    teams = group.form_teams(given.compute.team_size()) if given.compute.team_size() > 1 else None
     tokenizer = load_tokenizer(Path(given.tokenizer))
     model = prepare_model(given, tokenizer, group)
     if given.compute.activation_checkpointing:
         recompute_layers(model)
-    is_sharded = given.compute.sharding == "fully_shard"
-    if is_sharded:
-        check_sharding(config)
+    if cut_by := given.compute.cut_by():
+        check_sharding(config, *cut_by)
     if given.compute.pipeline_stages > 1:
         check_stages(config)
-        group.form_teams(given.compute.pipeline_stages)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)
@@ -136,8 +136,11 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         for other in frozen.values():
             other.to(torch.bfloat16)
     choose_kernels(model, is_bfloat16=plan.precision == "bfloat16", row_tokens=config.seq_len)
-    if is_sharded:
+    if given.compute.sharding == "fully_shard":
         shard_model(model, group)
+    elif given.compute.tensor_parallel > 1:
+        assert teams is not None
+        cut_matrices(model, group, teams["team"])
 
     def states(input_ids: torch.Tensor, position_ids: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
         """As the engine will call it, precision included."""
@@ -177,7 +180,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     )
     figures = engine.run()
     stage = stage_of(model)
-    if group.shards or stage is not None:
+    if group.shards or group.cuts or stage is not None:
         own = trained_parameters(model)
         weights = gather_weights(own, group) if stage is None else stage.gather_weights(own)
         if group.leads:
@@ -216,8 +219,8 @@ def prepare_model(given: WorkerArguments, tokenizer: Any, group: Group) -> Any:
     if isinstance(given.training.objective, LinkedLm):
         folder = Path(given.model) if given.model else None
         add_row_head(model, CLASSES, seed=given.training.seed, folder=folder)
-    # what will be cut is moved layer by layer: as a whole it may not fit
-    return model if given.compute.sharding == "fully_shard" else model.to(group.device)
+    # what will be cut is moved piece by piece: as a whole it may not fit
+    return model if given.compute.cut_by() else model.to(group.device)
 
 
 def _open_rows(given: WorkerArguments) -> PackedRows | MixedRows:
