@@ -134,6 +134,9 @@ class Recipe(Config):
                     )
             if (cut_by := self.compute.cut_by()) and (reason := training.why_not_cut(*cut_by)):
                 raise ValueError(f"{place}: {reason}")
+            shared_by = self.compute.context_parallel
+            if shared_by > 1 and (reason := training.why_not_shared(shared_by)):
+                raise ValueError(f"{place}: {reason}")
             if self.compute.pipeline_stages > 1 and (reason := training.why_no_stages()):
                 raise ValueError(f"{place}: {reason}")
             workers = training.exchange.workers if isinstance(training.exchange, LocalSgd) else self.compute.workers

@@ -23,6 +23,7 @@ from genai_core.config.objectives import (
     Distillation,
     LinkedLm,
     Objective,
+    kinds_of,
     mixed_datasets,
     parts_of,
 )
@@ -212,6 +213,28 @@ class TrainingConfig(Config):
     def rows_per_step(self) -> int:
         """Packed rows in one optimizer step."""
         return self.global_batch_tokens // self.seq_len
+
+    def why_not_shared(self, size: int) -> str:
+        """Return why so many ranks cannot share the tokens of its rows (compute.context_parallel), and what to do; '' if they can."""
+        key = f"compute.context_parallel={size}"
+        kinds = sorted({kind for kind, _ in kinds_of(self.objective)} - {"causal_lm"})
+        if kinds:
+            return (
+                f"{key} shares rows that are read from left to right, but objective.kind={kinds[0]!r} asks for more. Use "
+                "'causal_lm', or compute.context_parallel=1."
+            )
+        if not isinstance(self.exchange, EveryStep):
+            return (
+                f"{key} needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets workers learn alone. Use "
+                "exchange.kind='every_step', or compute.context_parallel=1."
+            )
+        for tokens in (self.seq_len, *(phase.seq_len for phase in self.curriculum)):
+            if tokens % (2 * size):
+                return (
+                    f"{key} parts a row into {2 * size} chunks, but a row has {tokens:,} tokens. Let seq_len, in curriculum too, "
+                    f"be a multiple of {2 * size}."
+                )
+        return ""
 
     def why_not_cut(self, key: str = "compute.sharding='fully_shard'", without: str = "compute.sharding='none'") -> str:
         """Return why it cannot be computed on cut weights, and what to do; '' if it can.

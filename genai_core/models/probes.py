@@ -59,6 +59,22 @@ def run_probes(model: Any, states: States | None = None, *, bidirectional: bool 
         model.train(was_training)
 
 
+def run_row_probes(model: Any, states: States) -> None:
+    """Run the probes of what is seen in a row alone; `states` is how the engine calls the model.
+
+    Raises:
+        ModelError: a position sees one behind it, or another document.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            causal_probe(model, states)
+            packing_probe(model, states)
+    finally:
+        model.train(was_training)
+
+
 def causal_probe(model: Any, states: States) -> None:
     """Raise ModelError if a later token is seen by an earlier position."""
     input_ids = _tokens(model)

@@ -27,6 +27,7 @@ from genai_core.data.order import rows_for_step
 from genai_core.errors import ConfigError, InterruptedRunError, TrainingDivergedError
 from genai_core.objectives.base import Batch, Weighted
 from genai_core.training.checkpoint import Checkpoint, CheckpointFolder
+from genai_core.training.context import check_context
 from genai_core.training.diagnosis import describe_divergence, largest_gradients, worst_rows
 from genai_core.training.evaluate import HeldOut, HeldOutLoss, measure_heldout
 from genai_core.training.local_sgd import LocalWorkers, RoundFigures, describe_skips
@@ -102,6 +103,8 @@ class Engine:
             check_sharding(config)
         elif group.cuts:
             check_sharding(config, "compute.tensor_parallel", "compute.tensor_parallel=1")
+        if group.shares_tokens and group.team is not None:
+            check_context(config, group.team.world_size)
         rows_per_step = config.rows_per_step()
         if group.rows.world_size > rows_per_step:
             raise ConfigError(
@@ -180,7 +183,7 @@ class Engine:
         config, step = self._config, self._counters.step
         visits = rows_of_step(self._rows, config, step)
         batches = visits.micro_batches(self._group.rows.share, self._micro_batch_rows, self._group.device)
-        seeds = [noise_seed(config.seed, step, micro_step, self._group.rows.rank) for micro_step in range(len(batches))]
+        seeds = [noise_seed(config.seed, step, micro_step, self._group.sums.rank) for micro_step in range(len(batches))]
         if len(self._objectives) > 1 and (step + 1) % config.evaluate_every_steps == 0:
             self._compare_terms(batches, seeds)
         figures = self._descend(self._objectives, batches, seeds)

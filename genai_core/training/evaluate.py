@@ -20,6 +20,7 @@ from torch import Tensor
 from genai_core.data.order import noise_of_rows
 from genai_core.objectives.base import TokenObjective, Weighted
 from genai_core.objectives.causal_lm import CausalLmObjective
+from genai_core.training.context import own_labels
 from genai_core.training.parallel import Group
 from genai_core.training.pipeline import stage_of
 from genai_core.training.rows import Rows, take_batch
@@ -84,7 +85,7 @@ def measure_heldout(
         blank = not len(part)
         if blank:
             part = indices[:1]
-        batch = take_batch(held_out.rows, part, noise_of_rows(part), group.device)
+        batch = own_labels(take_batch(held_out.rows, part, noise_of_rows(part), group.device), group)
         view = view_of(Weighted(objective, 1.0), batch, progress=1.0)
         run = partial(run_forward, model, [objective], view, precision)
         outputs = run() if stage is None else stage.pass_on(view["input_ids"].shape, run)

@@ -55,6 +55,9 @@ class Group:
         self.cuts = False
         """Whether each rank of a team holds cuts of the same matrices (tensor parallelism)."""
 
+        self.shares_tokens = False
+        """Whether the ranks of a team share the tokens of a row (context parallelism)."""
+
         self.rows: Group = self
         """Those with other rows of a step, this rank among them."""
 
@@ -245,6 +248,19 @@ class Group:
     def receive(self, tensor: Tensor, source: int) -> None:
         """Overwrite a contiguous tensor with what one rank sends."""
         dist.recv(tensor, group=self._ranks, group_src=source)
+
+    def stack(self, own: Tensor) -> Tensor:
+        """Return a tensor of every rank, (W, ...) in rank order; all have the same shape. The result carries no gradient."""
+        own = own.contiguous()
+        whole = own.new_empty((self.world_size, *own.shape))
+        dist.all_gather_into_tensor(whole.flatten(0, 1), own, group=self._ranks)
+        return whole
+
+    def sum_own(self, stacked: Tensor) -> Tensor:
+        """Return the sum over ranks of the slice of (W, ...) that is this rank's."""
+        own = torch.empty_like(stacked[0], memory_format=torch.contiguous_format)
+        dist.reduce_scatter_tensor(own, stacked.contiguous().flatten(0, 1), group=self._ranks)
+        return own
 
     def share(self, rows: Any) -> Any:
         """Return this rank's contiguous share of the rows; sizes differ by at most one, larger shares first."""

@@ -27,6 +27,7 @@ from genai_core.models.backbone import head_bias, head_states, head_weight, hidd
 from genai_core.models.row_head import count_row_classes, row_logits
 from genai_core.objectives.base import Batch, Corrupting, CoupledObjective, Forward, Max, Mean, Objective, Weighted
 from genai_core.training.compared_heads import compare_heads
+from genai_core.training.context import own_labels
 from genai_core.training.head import label_logps
 from genai_core.training.parallel import Group
 from genai_core.training.pipeline import stage_of
@@ -196,6 +197,7 @@ def accumulate_gradients(
         frozen: the other models that objectives ask.
     """
     objectives = [one for one in objectives if one.is_active(progress)]
+    batches = [own_labels(batch, group) for batch in batches]
     if group.shards:
         batches, seeds = _as_many_as_others(batches, seeds, group)
     views = [[view_of(one, batch, progress) for one in objectives] for batch in batches]

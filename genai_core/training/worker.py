@@ -33,7 +33,7 @@ from genai_core.models.encoders import is_encoder, positions_taken
 from genai_core.models.families import load_any
 from genai_core.models.fused import choose_kernels, usual_kernels
 from genai_core.models.load import check_vocabulary, init_scratch, load_base, save_model
-from genai_core.models.probes import run_probes
+from genai_core.models.probes import run_probes, run_row_probes
 from genai_core.models.process_memory import forget_peak, keep_freed_memory, peak_bytes, return_freed_memory
 from genai_core.models.recompute import keep_activations, recompute_layers
 from genai_core.models.resolve import base_at
@@ -44,6 +44,7 @@ from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 from genai_core.training.checkpoint import CheckpointFolder, Keeper
+from genai_core.training.context import add_up_states, attend_alone, check_context, share_tokens
 from genai_core.training.engine import Engine, RunFigures
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.log import Log, Silence
@@ -117,6 +118,8 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
         check_sharding(config, *cut_by)
     if given.compute.pipeline_stages > 1:
         check_stages(config)
+    if given.compute.context_parallel > 1:
+        check_context(config, given.compute.context_parallel)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)
@@ -157,6 +160,10 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     vocabulary = head_weight(model).shape[0]
     if given.compute.pipeline_stages > 1:
         cut_stages(model, group, config, states)
+    if given.compute.context_parallel > 1:
+        assert group.team is not None
+        share_tokens(model, group)
+        run_row_probes(model, add_up_states(states, group.team))
     held_out = None
     if given.held_out:
         token_bytes = torch.from_numpy(count_token_bytes(tokenizer, vocabulary))
@@ -187,6 +194,7 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
             model = prepare_model(given, tokenizer, group)
             for name, parameter in trained_parameters(model).items():
                 parameter.data.copy_(weights[name])
+    attend_alone(model)
     usual_kernels(model)
     keep_activations(model)
     if group.leads:

@@ -34,7 +34,9 @@ def test_a_piece_carries_the_links_that_it_names() -> None:
     assert [one.number for one in found] == [0, 1, 2, 0, 1, 0, 1, 2]
     assert " ".join(texts[:3]) == DOCUMENTS[0].text
     assert texts[2] == "fill or shorten it"
-    assert [one.targets for one in found[:3]] == [(), (), (1,)], "'fill' stands in the third; d/none is no document here"
+    assert [one.targets for one in found[:3]] == [(), (), (1,)], (
+        "'fill' stands in the third; d/none is no document here"
+    )
     assert texts[4] == "wrap made of a text"
     assert [one.targets for one in found[3:5]] == [(), (0,)]
     assert [one.targets for one in found[5:]] == [(1,), (1,), (1,)], "named by no piece: carried by all"

@@ -21,11 +21,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from worker_case import arguments, make_corpus
 
 from genai_core.config.model import LoraAdapter
+from genai_core.config.training import Muon
 from genai_core.errors import InterruptedRunError
 from genai_core.models.adapters import add_adapter
 from genai_core.models.backbone import keep_float64
 from genai_core.models.fused import choose_kernels
 from genai_core.models.recompute import recompute_layers
+from genai_core.training.context import share_tokens
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.parallel import Group, join_group
 from genai_core.training.sharding import own_cut, whole
@@ -48,7 +50,7 @@ def main(rank: int, world_size: int, folder: Path, cut_by: Path) -> None:
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     alone = join_group()
-    found = tensor_runs(alone, folder)
+    found = {**tensor_runs(alone, folder), **context_runs(alone, folder)}
     found.update({**resume_tensor(alone, folder, cut_by), **publish(alone, folder)})
     save_file(found, folder / f"rank{rank}.safetensors")
     if world_size > 1:
@@ -149,6 +151,29 @@ def tensor_runs(alone: Group, folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def context_runs(alone: Group, folder: Path) -> dict[str, torch.Tensor]:
+    """Return what runs on shared tokens come to."""
+    found = {}
+    for name, kind, dtype, adapter, steps, recompute, precision, changes in (
+        ("packed", "llama", torch.float64, None, 10, False, "float64", {}),
+        ("muon", "qwen", torch.float64, None, 5, True, "float64", {"optimizer": Muon()}),
+        ("adapter", "llama", torch.float32, LORA, 5, False, "float32", {}),
+        ("half packed", "llama", torch.float32, None, 3, True, "bfloat16", {}),
+    ):
+        group, _ = teamed(alone)
+        model = four_heads(kind, dtype, seed=group.rank)  # all must start from rank 0's weights
+        if adapter is not None:
+            model = add_adapter(model, adapter, seed=0)
+            model.load_state_dict(add_adapter(four_heads(kind, dtype), adapter, seed=0).state_dict())
+        if recompute:
+            recompute_layers(model)
+        choose_kernels(model, is_bfloat16=precision == "bfloat16", row_tokens=SEQ_LEN)
+        if group.team is not None:
+            share_tokens(model, group)
+        found.update(describe(name, model, group, folder, steps, precision, **changes))
+    return found
+
+
 def resume_tensor(alone: Group, folder: Path, cut_by: Path) -> dict[str, torch.Tensor]:
     """Leave a run behind that was stopped after 4 steps; end the one that another world has left behind."""
     config = small_config(global_batch_tokens=ROWS, steps=8, checkpoint_every_steps=4)
@@ -171,7 +196,7 @@ def resume_tensor(alone: Group, folder: Path, cut_by: Path) -> dict[str, torch.T
 
 
 def publish(alone: Group, folder: Path) -> dict[str, torch.Tensor]:
-    """Return what the whole worker publishes when matrices are cut, of a model and of an adapter."""
+    """Return what the whole worker publishes when matrices are cut, of a model and of an adapter, and when tokens are shared."""
     if alone.leads:
         make_corpus(folder / "corpus")
     alone.any(True)  # wait
@@ -179,6 +204,7 @@ def publish(alone: Group, folder: Path) -> dict[str, torch.Tensor]:
     for name, key, tuning in (
         ("full", "tensor_parallel", {"kind": "full"}),
         ("adapted", "tensor_parallel", {"kind": "lora", "rank": 4, "alpha": 8}),
+        ("shared", "context_parallel", {"kind": "full"}),
     ):
         compute = {"precision": "float32", "micro_batch_rows": 8}
         if alone.world_size > 1:

@@ -12,19 +12,24 @@ import pytest
 import teams
 import torch
 from safetensors.torch import load_file
-from small_run import alone, small_config, small_model
+from small_run import JOINT, alone, small_config, small_model
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import LoraAdapter
-from genai_core.config.training import LocalSgd, Muon
+from genai_core.config.objectives import HybridLm
+from genai_core.config.training import LocalSgd, Muon, ShorterRows
 from genai_core.errors import ConfigError
 from genai_core.models.adapters import add_adapter
+from genai_core.training.context import own_labels, own_positions, see_own, share_tokens
+from genai_core.training.parallel import Group
 from genai_core.training.tensor import cut_matrices
 
 SCRIPT = Path(__file__).with_name("teams.py")
 TENSOR = {"llama": 1e-9, "qwen": 1e-9, "lora": 1e-9, "single": 2e-5, "half": 5e-3}
+CONTEXT = {"packed": 1e-9, "muon": 1e-9, "adapter": 1e-5, "half packed": 5e-3}
 DILOCO = LocalSgd(workers=4, inner_steps=5)
+SHORT = (ShorterRows(end=0.5, seq_len=2),)
 
 
 def run_world(size, folder, cut_by):
@@ -76,7 +81,7 @@ def furthest(a, b, names):
     return max(float((a[name] - b[name]).abs().max()) for name in names)
 
 
-@pytest.mark.parametrize(("run", "limit"), list(TENSOR.items()))
+@pytest.mark.parametrize(("run", "limit"), [*TENSOR.items(), *CONTEXT.items()])
 def test_teams_learn_as_one_process(one, many, run, limit):
     names = weights_of(one, run)
     assert len(names) > 15
@@ -107,6 +112,7 @@ def test_every_rank_of_a_team_holds_its_part_of_the_matrices_alone(one, many):
     assert float(one["llama/held"]) == 1
     for found in many:
         assert float(found["llama/held"]) == pytest.approx((every - cut / 2) / every, abs=1e-6)
+        assert float(found["packed/held"]) == 1
 
 
 def test_a_checkpoint_of_whole_tensors_is_taken_up_by_another_plan(one, many):
@@ -136,7 +142,7 @@ def test_a_team_leaves_the_files_of_one_process(one, two, tmp_path):
     assert furthest(one, found, weights_of(one, "tensor taken up")) < 1e-9
 
 
-@pytest.mark.parametrize("run", ["full", "adapted"])
+@pytest.mark.parametrize("run", ["full", "adapted", "shared"])
 def test_the_worker_publishes_the_whole_model(one, many, run):
     names = [name for name in one if name.startswith(f"{run}/")]
     assert len(names) > 15
@@ -169,12 +175,62 @@ def test_models_that_cannot_be_cut_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sliding_window": 8}, "has a window of 8 tokens"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rope_type='dynamic'"),
+    ],
+)
+def test_models_whose_rows_cannot_be_shared_are_refused(change, words):
+    group = alone()
+    group.team = Group(0, 2, group.device)
+    model = teams.four_heads("llama", torch.float32)
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    with pytest.raises(ConfigError, match=words):
+        share_tokens(model, group)
+    with pytest.raises(ConfigError, match="the base is an encoder"):
+        share_tokens(make_bert(), group)
+
+
+@pytest.mark.parametrize(
     ("compute", "training", "words"),
     [
         ({"tensor_parallel": 2}, {"optimizer": Muon()}, r"tensor_parallel=2 cuts matrices, but optimizer.kind='muon'"),
         ({"tensor_parallel": 2}, {"exchange": DILOCO}, r"tensor_parallel=2 needs all ranks in every layer"),
+        ({"context_parallel": 2}, {"exchange": DILOCO}, r"context_parallel=2 needs all ranks in every layer"),
+        ({"context_parallel": 2}, {"objective": HybridLm()}, r"objective.kind='hybrid_lm' asks for more"),
+        ({"context_parallel": 2}, {"objective": JOINT}, r"objective.kind='contrastive' asks for more"),
+        ({"context_parallel": 3}, {}, r"parts a row into 6 chunks, but a row has 16 tokens"),
+        ({"context_parallel": 2}, {"curriculum": SHORT}, r"parts a row into 4 chunks, but a row has 2 tokens"),
     ],
 )
 def test_trainings_that_teams_cannot_compute_are_refused(compute, training, words):
     given, config = ComputeConfig(**compute), small_config(**training)
-    assert re.search(words, config.why_not_cut(*given.cut_by()))
+    reason = config.why_not_shared(given.context_parallel) if given.context_parallel > 1 else ""
+    assert re.search(words, reason or config.why_not_cut(*given.cut_by()))
+
+
+def test_every_token_is_held_once_and_the_work_is_even():
+    """Own tokens of all ranks are the row; and each rank multiplies as many queries with keys, half of all and a little."""
+    teams_of_four = [Group(rank, 4, torch.device("cpu")) for rank in range(4)]
+    places = [own_positions(32, team) for team in teams_of_four]
+    assert sorted(torch.cat(places).tolist()) == list(range(32))
+    seen = [int(see_own(torch.arange(32)[None], own).sum()) for own in places]
+    assert max(seen) == min(seen) == 32 * 33 // 2 // 4
+
+
+def test_own_tokens_see_their_document_up_to_themselves():
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 0, 1]])
+    every = see_own(positions, torch.arange(8))[0]
+    documents = [0, 0, 0, 1, 1, 2, 3, 3]
+    assert every.tolist() == [[documents[k] == documents[q] and k <= q for k in range(8)] for q in range(8)]
+
+
+def test_labels_stay_with_the_rank_that_predicts_them():
+    group = alone()
+    group.team, group.shares_tokens = Group(1, 2, group.device), True
+    labels = torch.arange(1, 17).view(2, 8)
+    own = own_labels({"labels": labels}, group)["labels"]
+    # of 4 chunks rank 1 has the second and third: places 2 to 5 predict 3 to 6
+    assert own[0].tolist() == [-100, -100, -100, 4, 5, 6, 7, -100]
