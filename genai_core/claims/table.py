@@ -15,13 +15,20 @@ weights and minutes of training show what a method does, not what it can reach.
 """
 
 
-def page(claims: Sequence[Claim], measured: Mapping[str, Sequence[Cases]]) -> str:
-    """Return the Markdown page of all claims that were measured."""
+def page(claims: Sequence[Claim], measured: Mapping[str, Sequence[Cases]], scale: float = 1.0) -> str:
+    """Return the Markdown page of all claims that were measured.
+
+    Args:
+        claims: in the order of the page.
+        measured: the cases of each seed, by claim; those without are left out.
+        scale: of the steps that were made.
+    """
     lines = [HEAD]
     for claim in claims:
         if not measured.get(claim.name):
             continue
-        lines += [f"## {claim.name}", "", f"{claim.source}. {claim.asks}", ""]
+        scaled = f" All steps times {scale:g}." if scale != 1 else ""
+        lines += [f"## {claim.name}", "", f"{claim.source}. {claim.asks}{scaled}", ""]
         lines += [
             "| the claim | figure | arm | against | difference | 95 % | seeds x cases | |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",

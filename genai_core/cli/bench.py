@@ -73,5 +73,5 @@ def bench_objectives(
     console.print(table)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page(chosen, measured), encoding="utf-8")
+        out.write_text(page(chosen, measured, scale), encoding="utf-8")
         console.print(f"written to {out}")

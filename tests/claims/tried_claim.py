@@ -13,6 +13,7 @@ SCALE, MODULES = 0.004, 40
 def judged(claim: Claim, cases: Cases) -> dict[str, float]:
     """Return the figures by arm, once every comparison has been judged."""
     assert claim.name in page([claim], {claim.name: [cases]})
+    assert "All steps times 0.5." in page([claim], {claim.name: [cases]}, 0.5)
     means = {}
     for one in claim.comparisons:
         found = judge(one, [cases])
