@@ -119,7 +119,7 @@ class Run:
         console: Console,
         stop: StopButton,
         started: float,
-        flow: str,
+        flow: str = "lifecycle",
     ) -> None:
         self.recipe = recipe
         self.settings = settings

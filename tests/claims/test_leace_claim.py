@@ -10,6 +10,7 @@ from genai_core.claims import leace
 from genai_core.claims.base import Setting
 
 
+@pytest.mark.worlds  # erasers of every layer of a small model, minutes
 def test_leace_hides_the_kind_and_a_random_projection_does_not(tried: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leace, "FITTED", 250)
     monkeypatch.setattr(leace, "ASKED", 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tried_claim import judged
 
 from genai_core.claims import linkbert
@@ -41,6 +42,7 @@ def test_linked_pairs_are_linked_and_only_their_second_text_is_asked(tried: Sett
             assert not any((a, b) in linked or (b, a) in linked for a in strangers for b in targets)
 
 
+@pytest.mark.worlds  # two trainings of a small model, minutes
 def test_linkbert_asks_both_arms_the_same(tried: Setting) -> None:
     means = judged(linkbert.CLAIM, linkbert.measure(tried))
     assert 0 < means[f"{linkbert.BEHIND}/linked"] < 10

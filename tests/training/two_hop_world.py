@@ -3,7 +3,7 @@
     p7  : "p7 lives in c3 today . p7 likes c3 very much ."        links to c3
     c3  : "c3 speaks l1 since long ."
 
-That p7 speaks l1 stands nowhere: only p7's document and that of its town together say it. The probe shows the form of a
+Each document is one piece: longer ones are cut anywhere, also within what they say. That p7 speaks l1 stands nowhere: only p7's document and that of its town together say it. The probe shows the form of a
 linked pair with the town hidden on both sides, so that only what is known of p7 can answer:
 
     [CLS] p7 lives in [MASK] today . [SEP] [MASK] speaks [MASK] since long . [SEP]
@@ -25,7 +25,7 @@ from genai_core.data.documents import Document
 from genai_core.models.backbone import head_logits, hidden_states
 
 PEOPLE, TOWNS, LANGUAGES = 16, 8, 4
-SEQ_LEN = 16
+SEQ_LEN = 28
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
