@@ -98,7 +98,7 @@ class Screen:
     def _show_row(self, row: Any) -> None:
         self._title, self._progress = "", {}
         line = Text("  ")
-        line.append(f"{row.name:<{TITLE}}")
+        line.append(f"{row.name:<{TITLE - 1}} ")  # longer ones push what follows aside
         line.append(f"{row.status:<12}", style=STATUS_STYLE.get(row.status, ""))
         line.append(f"{clock(row.seconds):>12}", style="dim")
         room = max(40, self._console.width - 1)

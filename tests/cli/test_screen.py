@@ -95,3 +95,9 @@ def test_an_interrupted_stage_is_not_called_failed_and_keeps_its_column() -> Non
     assert len({line.index("3.0 s") for line in lines}) == 1
     assert set(STATUS_STYLE) >= {"computed", "reused", "refused", "skipped", "interrupted", "failed"}
     assert not {"white", "black"} & set(STATUS_STYLE.values()), "invisible on one of the two backgrounds"
+
+
+def test_a_long_name_does_not_run_into_its_status() -> None:
+    row = StageRow("compose-masked_lm-refill-punctuation-0.3", "computed", 1.0, REF)
+    [line] = heard(120, False, {"type": "row", "row": row})
+    assert line.split()[:2] == [row.name, "computed"]
