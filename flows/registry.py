@@ -26,13 +26,18 @@ WALKS: Mapping[str, str] = {
 """Flow (a module of the same name) -> the function that goes through its stages, computed or planned."""
 
 
+def check_flow(name: str) -> None:
+    """Raise ConfigError if there is no flow of that name. Prefect is not imported: it reads its settings when it is."""
+    if name not in WALKS:
+        raise ConfigError(f"There is no flow {name!r}.{nearest(name, list(WALKS))} There are: {', '.join(WALKS)}.")
+
+
 def find_flow(name: str) -> tuple[Callable[..., Any], Walk]:
     """Return a flow, called with a recipe and the stages to refresh, and its walk.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in WALKS:
-        raise ConfigError(f"There is no flow {name!r}.{nearest(name, list(WALKS))} There are: {', '.join(WALKS)}.")
+    check_flow(name)
     module = import_module(f"flows.{name}")
     return getattr(module, name), getattr(module, WALKS[name])

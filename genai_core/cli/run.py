@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,12 @@ def run_recipe(
     flow: str = "lifecycle",
 ) -> int:
     """Run a recipe, or the part of it that another flow computes; return the exit code."""
-    from flows.registry import find_flow
+    from flows.registry import check_flow
 
     started = time.monotonic()
     console = open_console()
     recipe = load_recipe(name, overrides)
-    find_flow(flow)
+    check_flow(flow)
     settings = settings_of(storage, mlflow, ray)
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(
@@ -156,12 +157,11 @@ class Run:
         self._tracking_error: Exception | None = None
         reachable.start()
         from flows.plan import plan
-        from flows.registry import find_flow
         from genai_core.augmentation.outlook import look_ahead
         from genai_core.cli.recipes import warn
 
         outlook = look_ahead(self.recipe.data)
-        planned = plan(self.recipe, self.settings, self.refresh, outlook, find_flow(self.flow)[1])
+        planned = plan(self.recipe, self.settings, self.refresh, outlook, self._flow_and_walk[1])
         self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
@@ -188,6 +188,13 @@ class Run:
             self.prefect_api = f"{server}/api"
             self.console.print(Text(f"  Prefect at {server}", style="dim"))
 
+    @cached_property
+    def _flow_and_walk(self) -> tuple[Callable[..., Any], Callable[[Recipe], Any]]:
+        """The flow that runs and what plans it; asked for once Prefect's settings are in the environment."""
+        from flows.registry import find_flow
+
+        return find_flow(self.flow)
+
     def _say_store(self) -> str:
         """Return where the store is, from the working directory on if it lies below it."""
         place, here = Path(self.settings.storage_uri), Path.cwd()
@@ -201,7 +208,6 @@ class Run:
 
     def execute(self) -> None:
         """Run the flow."""
-        from flows.registry import find_flow
         from flows.session import SURROUNDINGS, Surroundings, using_server
 
         with Screen(self.console) as screen, using_server(self.prefect_api):
@@ -215,7 +221,7 @@ class Run:
                 )
             )
             try:
-                result = find_flow(self.flow)[0](recipe=self.recipe, refresh=self.refresh)
+                result = self._flow_and_walk[0](recipe=self.recipe, refresh=self.refresh)
             except GenaiCoreError:
                 raise
             except Exception as error:
@@ -251,11 +257,10 @@ class Run:
     def _check_refresh(self) -> None:
         """Refuse the name of a stage that this recipe does not have: it would be passed over in silence."""
         from flows.plan import plan
-        from flows.registry import find_flow
         from genai_core.stages.registry import STAGES
 
         # with it: what is made again may be damaged, which is why
-        walk = find_flow(self.flow)[1]
+        walk = self._flow_and_walk[1]
         titles = [row.name for row in plan(self.recipe, self.settings, self.refresh, walk=walk)]
         known = list(dict.fromkeys([*titles, *STAGES]))
         for name in self.refresh:

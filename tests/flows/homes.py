@@ -43,6 +43,7 @@ class Home:
     def read(self, code: int, out: str, err: str) -> tuple[int, dict[str, Any], str]:
         """Return how a run ended, what it reports and what it said."""
         assert "Traceback" not in out + err, out + err
+        assert " | INFO " not in out + err, "Prefect has read its settings before they were there"
         assert self.report.exists(), out + err
         return code, json.loads(self.report.read_text()), out
 
