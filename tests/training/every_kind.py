@@ -1,8 +1,8 @@
 """Every kind of objective over rows of its own, for the whole worker: one small folder, and the worker's arguments by name.
 
-As a script: run the worker on some of them, as one rank of a gloo group.
+As a script: run the worker on some of them, as the ranks of a gloo group.
 
-    python every_kind.py RANK WORLD_SIZE FOLDER OUT NAME [NAME ...]
+    python every_kind.py WORLD_SIZE OUT FOLDER NAME [NAME ...]
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
+from gloo_ranks import fork_ranks, joined
 from worker_case import WORDS, arguments, texts
 
 from genai_core.augmentation.link_graph import segments_of
@@ -116,19 +116,15 @@ def given(folder: Path, work: Path, name: str, **training: Any) -> dict[str, Any
     return made
 
 
-def main(rank: int, world_size: int, folder: Path, out: Path, names: list[str]) -> None:
+def main(rank: int, world_size: int, out: Path, folder: Path, *names: str) -> None:
     """Run the worker on each, at float64, as one rank."""
-    torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=world_size)
-    for name in names:
-        compute = {"precision": "float64", "micro_batch_rows": 2}
-        train_worker(given(folder, out / name, name, compute=compute, steps=8))
-        if world_size > 1:
-            dist.barrier()
-    if world_size > 1:
-        dist.destroy_process_group()
+    with joined(rank, world_size, out):
+        for name in names:
+            compute = {"precision": "float64", "micro_batch_rows": 2}
+            train_worker(given(folder, out / name, name, compute=compute, steps=8))
+            if world_size > 1:
+                dist.barrier()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:])
+    sys.exit(fork_ranks(main, int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]))

@@ -1,21 +1,19 @@
 """Run by test_pipeline: the ranks of a gloo group (or the only one), each of which leaves what it found in FOLDER/rankN.safetensors.
 
-python pipeline_worlds.py WORLD_SIZE STAGES FOLDER CUT_BY
+python pipeline_worlds.py WORLD_SIZE FOLDER CUT_BY STAGES
 
 CUT_BY is the folder of another world, which left a run behind that was stopped in the middle: FOLDER/stopped.
 """
 
 import contextlib
 import copy
-import os
 import shutil
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from gloo_ranks import fork_ranks, joined
 from safetensors.torch import load_file, save_file
 from small_run import SEQ_LEN, MemoryLog, run_small, small_config, small_model, small_rows
 from transformers import LlamaForCausalLM
@@ -48,19 +46,17 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(rank: int, world_size: int, stages: int, folder: Path, cut_by: Path) -> None:
-    torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    group = join_group()
-    found: dict[str, torch.Tensor] = {}
-    for name, run in RUNS.items():
-        found.update({f"{name}/{key}": tensor for key, tensor in run_one(group, stages, folder / name, **run).items()})
-    found.update(resume(group, stages, folder, cut_by))
-    found.update(publish(group, stages, folder))
-    save_file(found, folder / f"rank{rank}.safetensors")
-    if world_size > 1:
-        dist.destroy_process_group()
+def main(rank: int, world_size: int, folder: Path, cut_by: Path, stages: int) -> None:
+    with joined(rank, world_size, folder):
+        group = join_group()
+        found: dict[str, torch.Tensor] = {}
+        for name, run in RUNS.items():
+            found.update(
+                {f"{name}/{key}": tensor for key, tensor in run_one(group, stages, folder / name, **run).items()}
+            )
+        found.update(resume(group, stages, folder, cut_by))
+        found.update(publish(group, stages, folder))
+        save_file(found, folder / f"rank{rank}.safetensors")
 
 
 def deep_model(dtype: torch.dtype, *, tied: bool = True, seed: int = 0) -> Any:
@@ -181,23 +177,5 @@ def publish(group: Group, stages: int, folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def start(world_size: int, *given: Any) -> bool:
-    """Run all ranks as children of this process, which has read the libraries once for them; return whether all ended well."""
-    children = []
-    for rank in range(world_size):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                main(rank, world_size, *given)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitpid(child, 0)[1] for child in children] == [0] * world_size
-
-
 if __name__ == "__main__":
-    sys.exit(0 if start(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])) else 1)
+    sys.exit(fork_ranks(main, int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])))

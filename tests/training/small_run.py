@@ -23,6 +23,7 @@ from genai_core.objectives.registry import build_objectives
 from genai_core.training.checkpoint import CheckpointFolder
 from genai_core.training.engine import Engine, RunFigures
 from genai_core.training.parallel import Group
+from genai_core.training.sharding import whole
 from genai_core.training.worker import LocalKeeper
 
 VOCAB = 61
@@ -149,6 +150,11 @@ def run_small(
 def weights(model: Any) -> dict[str, torch.Tensor]:
     """Return a copy of the weights."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def whole_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights, whole where ranks hold cuts of them; every rank must ask."""
+    return {name: whole(parameter.detach()).clone() for name, parameter in model.named_parameters()}
 
 
 def largest_difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:

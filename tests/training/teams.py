@@ -7,16 +7,15 @@ stopped in the middle: FOLDER/tensor stopped.
 """
 
 import contextlib
-import multiprocessing
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from gloo_ranks import fork_ranks, joined
 from safetensors.torch import load_file, save_file
-from small_run import SEQ_LEN, VOCAB, MemoryLog, run_small, small_config, small_rows
+from small_run import SEQ_LEN, VOCAB, MemoryLog, run_small, small_config, small_rows, whole_weights
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from worker_case import arguments, make_corpus
 
@@ -30,7 +29,7 @@ from genai_core.models.recompute import recompute_layers
 from genai_core.training.context import share_tokens
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.parallel import Group, join_group
-from genai_core.training.sharding import own_cut, whole
+from genai_core.training.sharding import own_cut
 from genai_core.training.step import Precision
 from genai_core.training.tensor import cut_matrices
 from genai_core.training.worker import train_worker
@@ -46,15 +45,11 @@ KINDS = {
 
 
 def main(rank: int, world_size: int, folder: Path, cut_by: Path) -> None:
-    torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    alone = join_group()
-    found = {**tensor_runs(alone, folder), **context_runs(alone, folder)}
-    found.update({**resume_tensor(alone, folder, cut_by), **publish(alone, folder)})
-    save_file(found, folder / f"rank{rank}.safetensors")
-    if world_size > 1:
-        dist.destroy_process_group()
+    with joined(rank, world_size, folder):
+        alone = join_group()
+        found = {**tensor_runs(alone, folder), **context_runs(alone, folder)}
+        found.update({**resume_tensor(alone, folder, cut_by), **publish(alone, folder)})
+        save_file(found, folder / f"rank{rank}.safetensors")
 
 
 def four_heads(kind: str, dtype: torch.dtype, *, seed: int = 0) -> Any:
@@ -218,18 +213,5 @@ def publish(alone: Group, folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def whole_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Return whole copies of the weights."""
-    return {name: whole(parameter.detach()).clone() for name, parameter in model.named_parameters()}
-
-
 if __name__ == "__main__":
-    # forked after the imports, which take longer than some of the runs
-    world_size, folder, cut_by = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=main, args=(rank, world_size, folder, cut_by)) for rank in range(world_size)]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join()
-    sys.exit(max(abs(one.exitcode) for one in ranks))
+    sys.exit(fork_ranks(main, int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))

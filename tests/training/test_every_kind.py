@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import every_kind
 import pytest
 from every_kind import KINDS, given, make_everything
+from gloo_ranks import ranks_beside
 from safetensors.torch import load_file
 from small_run import largest_difference
 
@@ -31,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes, two rows in a pass."""
     out = tmp_path_factory.mktemp("one")
-    every_kind.main(0, 1, folder, out, list(KINDS))
+    every_kind.main(0, 1, out, folder, *KINDS)
     return out
 
 
@@ -39,20 +37,8 @@ def one(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two gloo processes make."""
     out = tmp_path_factory.mktemp("two")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), "2", str(folder), str(out), *KINDS],
-            env={**environment, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        assert [process.wait(timeout=900) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.kill()
+    with ranks_beside(SCRIPT, 2, out, folder, *KINDS, timeout=900):
+        pass
     return out
 
 

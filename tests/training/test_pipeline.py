@@ -1,15 +1,12 @@
 """A model cut into stages over two and four gloo processes: it must learn what one process learns."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pipeline_worlds
 import pytest
 import torch
+from gloo_ranks import run_world
 from pipeline_worlds import LAYERS, deep_model
 from safetensors.torch import load_file
 from small_run import EMBEDDING, JOINT, alone, small_config
@@ -29,23 +26,10 @@ PASSES = 4  # 7 rows a step, 2 in a pass
 FIGURES = ("losses", "norms", "evaluated", "held_out", "train_loss")
 
 
-def run_world(size, stages, folder, cut_by):
-    """Return what each rank of a world has found."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(SCRIPT), str(size), str(stages), str(folder), str(cut_by)]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        assert process.wait(timeout=1200) == 0
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
-
-
 @pytest.fixture(scope="module")
 def folder_of_one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    pipeline_worlds.main(0, 1, 1, folder, folder)
+    pipeline_worlds.main(0, 1, folder, folder, 1)
     return folder
 
 
@@ -58,7 +42,7 @@ def one(folder_of_one):
 def folder_of_two(folder_of_one, tmp_path_factory):
     """Return what two stages leave behind, which took up what one process left."""
     folder = tmp_path_factory.mktemp("two")
-    run_world(2, 2, folder, folder_of_one)
+    run_world(SCRIPT, 2, folder, folder_of_one, 2, timeout=1200)
     return folder
 
 
@@ -72,7 +56,7 @@ def world(request, folder_of_two, tmp_path_factory):
     size, stages = request.param
     if size == 2:
         return [load_file(folder_of_two / f"rank{rank}.safetensors") for rank in range(2)], stages
-    return run_world(size, stages, tmp_path_factory.mktemp("four"), folder_of_two), stages
+    return run_world(SCRIPT, size, tmp_path_factory.mktemp("four"), folder_of_two, stages, timeout=1200), stages
 
 
 def weights_of(found, run):

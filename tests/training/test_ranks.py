@@ -1,13 +1,11 @@
 """One process and two gloo processes: the same weights, losses, skips and held-out figures."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import two_ranks
+from gloo_ranks import ranks_beside
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -16,19 +14,9 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Return what rank 0 of one, and both ranks of two, have found."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    started = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(size), str(folder)], env=environment)
-        for rank, size, folder in ((0, 2, two), (1, 2, two))
-    ]
-    try:
+    with ranks_beside(SCRIPT, 2, two, timeout=240):
         two_ranks.main(0, 1, one)
-        assert [process.wait(timeout=240) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.kill()
     return (
         load_file(one / "rank0.safetensors"),
         load_file(two / "rank0.safetensors"),

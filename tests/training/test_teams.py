@@ -1,16 +1,13 @@
 """Ranks that share the work on a row: one team of two, or two of them, against one process."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 import pytest
 import teams
 import torch
+from gloo_ranks import run_world
 from safetensors.torch import load_file
 from small_run import JOINT, alone, small_config, small_model
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
@@ -32,21 +29,6 @@ DILOCO = LocalSgd(workers=4, inner_steps=5)
 SHORT = (ShorterRows(end=0.5, seq_len=2),)
 
 
-def run_world(size, folder, cut_by):
-    """Return what each rank of a world has found."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
-    environment["OMP_NUM_THREADS"] = "1"
-    started = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(size), str(folder), str(cut_by)], env=environment, start_new_session=True
-    )
-    try:
-        assert started.wait(timeout=400) == 0
-    finally:
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGKILL)  # its ranks too
-    return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
-
-
 @pytest.fixture(scope="module")
 def folder_of_one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
@@ -63,14 +45,14 @@ def one(folder_of_one):
 def two(folder_of_one, tmp_path_factory):
     """Return one team, which took up what one process left behind."""
     folder = tmp_path_factory.mktemp("two")
-    return run_world(2, folder, folder_of_one), folder
+    return run_world(SCRIPT, 2, folder, folder_of_one), folder
 
 
 @pytest.fixture(scope="module", params=["two", pytest.param("four", marks=pytest.mark.faults)])
 def many(request, two, tmp_path_factory):
     """Return the ranks of a world; four took up what two left behind."""
     found, folder = two
-    return found if request.param == "two" else run_world(4, tmp_path_factory.mktemp("four"), folder)
+    return found if request.param == "two" else run_world(SCRIPT, 4, tmp_path_factory.mktemp("four"), folder)
 
 
 def weights_of(found, run):

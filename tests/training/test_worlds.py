@@ -1,15 +1,13 @@
 """One, two and four gloo processes: what must not depend on their number."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import worlds
+from gloo_ranks import run_world
 from safetensors.torch import load_file, save_file
 from small_run import alone, small_config, small_model, weights
 
@@ -19,22 +17,6 @@ from genai_core.storage.digest import digest_file
 from genai_core.training.sharding import check_sharding
 
 SCRIPT = Path(__file__).with_name("worlds.py")
-
-
-def run_world(size, folder, cut_by):
-    """Return what each rank of a world has found."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
-    started = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(size), str(folder), str(cut_by)], env=environment)
-        for rank in range(size)
-    ]
-    try:
-        assert [process.wait(timeout=400) for process in started] == [0] * size
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.kill()
-    return [load_file(folder / f"rank{rank}.safetensors") for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +35,14 @@ def one(folder_of_one):
 def two(folder_of_one, tmp_path_factory):
     """Return two ranks, which took up what one left behind."""
     folder = tmp_path_factory.mktemp("two")
-    return run_world(2, folder, folder_of_one), folder
+    return run_world(SCRIPT, 2, folder, folder_of_one), folder
 
 
 @pytest.fixture(scope="module", params=["two", pytest.param("four", marks=pytest.mark.faults)])
 def many(request, two, tmp_path_factory):
     """Return the ranks of a world; four took up what two left behind."""
     found, folder = two
-    return found if request.param == "two" else run_world(4, tmp_path_factory.mktemp("four"), folder)
+    return found if request.param == "two" else run_world(SCRIPT, 4, tmp_path_factory.mktemp("four"), folder)
 
 
 def test_workers_of_local_sgd_on_any_number_of_processes_give_the_same_bits(one, many):

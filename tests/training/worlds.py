@@ -1,6 +1,6 @@
-"""Run by test_worlds: one rank of a gloo group (or the only one) that leaves what it found in FOLDER/rankN.safetensors.
+"""Run by test_worlds: the ranks of a gloo group, or the only one, which leave what they found in FOLDER/rankN.safetensors.
 
-python worlds.py RANK WORLD_SIZE FOLDER CUT_BY
+python worlds.py WORLD_SIZE FOLDER CUT_BY
 
 CUT_BY is the folder of another world, which left a run behind that was stopped in the middle: FOLDER/stopped.
 """
@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from gloo_ranks import fork_ranks, joined
 from safetensors.torch import load_file, save_file
-from small_run import JOINT, SEQ_LEN, MemoryLog, run_small, small_config, small_model, small_rows, weights
+from small_run import (
+    JOINT,
+    SEQ_LEN,
+    MemoryLog,
+    run_small,
+    small_config,
+    small_model,
+    small_rows,
+    weights,
+    whole_weights,
+)
 from worker_case import arguments, make_corpus
 
 from genai_core.config.model import LoraAdapter
@@ -25,7 +35,7 @@ from genai_core.models.adapters import add_adapter
 from genai_core.models.recompute import recompute_layers
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.parallel import Group, join_group
-from genai_core.training.sharding import own_cut, shard_model, whole
+from genai_core.training.sharding import own_cut, shard_model
 from genai_core.training.worker import train_worker
 
 RECOMPUTED = {"activation_checkpointing": True}
@@ -33,15 +43,11 @@ DILOCO = LocalSgd(workers=4, inner_steps=5)
 
 
 def main(rank: int, world_size: int, folder: Path, cut_by: Path) -> None:
-    torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    group = join_group()
-    found = {**local_runs(group, folder), **sharded_runs(group, folder), **resume_sharded(group, folder, cut_by)}
-    found.update(publish_sharded(group, folder))
-    save_file(found, folder / f"rank{rank}.safetensors")
-    if world_size > 1:
-        dist.destroy_process_group()
+    with joined(rank, world_size, folder):
+        group = join_group()
+        found = {**local_runs(group, folder), **sharded_runs(group, folder), **resume_sharded(group, folder, cut_by)}
+        found.update(publish_sharded(group, folder))
+        save_file(found, folder / f"rank{rank}.safetensors")
 
 
 def local_runs(group: Group, folder: Path) -> dict[str, torch.Tensor]:
@@ -151,10 +157,5 @@ def publish_sharded(group: Group, folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def whole_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Return whole copies of the weights."""
-    return {name: whole(parameter.detach()).clone() for name, parameter in model.named_parameters()}
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    sys.exit(fork_ranks(main, int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
