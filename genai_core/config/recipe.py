@@ -132,12 +132,7 @@ class Recipe(Config):
                         f"{place}.objective: no term is computed on dataset {name!r}, so its share of the rows would teach nothing. "
                         f"Leave it out, or add a term with dataset: {name}."
                     )
-            if (cut_by := self.compute.cut_by()) and (reason := training.why_not_cut(*cut_by)):
-                raise ValueError(f"{place}: {reason}")
-            shared_by = self.compute.context_parallel
-            if shared_by > 1 and (reason := training.why_not_shared(shared_by)):
-                raise ValueError(f"{place}: {reason}")
-            if self.compute.pipeline_stages > 1 and (reason := training.why_no_stages()):
+            if reason := training.why_not_on(self.compute):
                 raise ValueError(f"{place}: {reason}")
             workers = training.exchange.workers if isinstance(training.exchange, LocalSgd) else self.compute.workers
             if self.compute.workers and workers % self.compute.workers:

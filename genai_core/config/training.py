@@ -16,6 +16,7 @@ from genai_core.config.base import (
     PositiveFloat,
     PositiveInt,
 )
+from genai_core.config.compute import ComputeConfig
 from genai_core.config.model import FullTuning, Tuning
 from genai_core.config.objectives import (
     CausalLm,
@@ -214,6 +215,14 @@ class TrainingConfig(Config):
         """Packed rows in one optimizer step."""
         return self.global_batch_tokens // self.seq_len
 
+    def why_not_on(self, compute: ComputeConfig) -> str:
+        """Return why it cannot be computed as the workers are to share the work, and what to do; '' if it can."""
+        if cut_by := compute.cut_by():
+            return self.why_not_cut(*cut_by)
+        if compute.context_parallel > 1:
+            return self.why_not_shared(compute.context_parallel)
+        return self.why_no_stages() if compute.pipeline_stages > 1 else ""
+
     def why_not_shared(self, size: int) -> str:
         """Return why so many ranks cannot share the tokens of its rows (compute.context_parallel), and what to do; '' if they can."""
         key = f"compute.context_parallel={size}"
@@ -223,11 +232,8 @@ class TrainingConfig(Config):
                 f"{key} shares rows that are read from left to right, but objective.kind={kinds[0]!r} asks for more. Use "
                 "'causal_lm', or compute.context_parallel=1."
             )
-        if not isinstance(self.exchange, EveryStep):
-            return (
-                f"{key} needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets workers learn alone. Use "
-                "exchange.kind='every_step', or compute.context_parallel=1."
-            )
+        if reason := self._why_not_together(f"{key} needs all ranks in every layer", "compute.context_parallel=1"):
+            return reason
         for tokens in (self.seq_len, *(phase.seq_len for phase in self.curriculum)):
             if tokens % (2 * size):
                 return (
@@ -248,12 +254,7 @@ class TrainingConfig(Config):
                 f"{key} cuts matrices, but optimizer.kind={self.optimizer.kind!r} "
                 f"is not computed from rows alone. Use optimizer.kind='adamw', or {without}."
             )
-        if not isinstance(self.exchange, EveryStep):
-            return (
-                f"{key} needs all ranks in every layer, but exchange.kind={self.exchange.kind!r} lets "
-                f"workers learn alone. Use exchange.kind='every_step', or {without}."
-            )
-        return ""
+        return self._why_not_together(f"{key} needs all ranks in every layer", without)
 
     def why_no_stages(self) -> str:
         """Return why it cannot be computed in a pipeline (compute.pipeline_stages), and what to do; '' if it can."""
@@ -263,9 +264,14 @@ class TrainingConfig(Config):
                     f"compute.pipeline_stages passes rows on from layer to layer to the probabilities of their tokens, but "
                     f"objective.kind={part.kind!r} needs more of the model than those. Use compute.pipeline_stages=1."
                 )
-        if not isinstance(self.exchange, EveryStep):
-            return (
-                f"compute.pipeline_stages needs all of a team in every pass, but exchange.kind={self.exchange.kind!r} lets "
-                "workers learn alone. Use exchange.kind='every_step', or compute.pipeline_stages=1."
-            )
-        return ""
+        return self._why_not_together(
+            "compute.pipeline_stages needs all of a team in every pass", "compute.pipeline_stages=1"
+        )
+
+    def _why_not_together(self, needs: str, without: str) -> str:
+        if isinstance(self.exchange, EveryStep):
+            return ""
+        return (
+            f"{needs}, but exchange.kind={self.exchange.kind!r} lets workers learn alone. "
+            f"Use exchange.kind='every_step', or {without}."
+        )

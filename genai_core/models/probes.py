@@ -14,7 +14,8 @@ hidden value; 1e-2 at bfloat16, whose products round at 4e-3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,19 +45,14 @@ def run_probes(model: Any, states: States | None = None, *, bidirectional: bool 
         ModelError: the model cannot be trained on packed rows here.
     """
     call = states or (lambda input_ids, position_ids, seen=None: hidden_states(model, input_ids, position_ids, seen))
-    was_training = model.training
-    model.eval()  # dropout would be seen as a leak
-    try:
-        with torch.no_grad():
-            encoder = is_encoder(causal_model(model))
-            if not encoder:
-                causal_probe(model, call)
-                packing_probe(model, call)
-            if bidirectional or encoder:
-                bidirectional_probe(model, call)
-            head_probe(model)
-    finally:
-        model.train(was_training)
+    with _asked(model):
+        encoder = is_encoder(causal_model(model))
+        if not encoder:
+            causal_probe(model, call)
+            packing_probe(model, call)
+        if bidirectional or encoder:
+            bidirectional_probe(model, call)
+        head_probe(model)
 
 
 def run_row_probes(model: Any, states: States) -> None:
@@ -65,12 +61,19 @@ def run_row_probes(model: Any, states: States) -> None:
     Raises:
         ModelError: a position sees one behind it, or another document.
     """
+    with _asked(model):
+        causal_probe(model, states)
+        packing_probe(model, states)
+
+
+@contextmanager
+def _asked(model: Any) -> Iterator[None]:
+    """Have no gradients, and no dropout: it would be seen as a leak."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            causal_probe(model, states)
-            packing_probe(model, states)
+            yield
     finally:
         model.train(was_training)
 

@@ -106,11 +106,14 @@ class Engine:
         if group.shares_tokens and group.team is not None:
             check_context(config, group.team.world_size)
         rows_per_step = config.rows_per_step()
-        if group.rows.world_size > rows_per_step:
+        team = group.world_size // group.rows.world_size
+        most = rows_per_step * team
+        if group.world_size > most:
             raise ConfigError(
-                f"compute.workers={group.rows.world_size} is more than the {rows_per_step} rows of a step "
+                f"compute.workers={group.world_size} is more than the {rows_per_step} rows of a step"
+                f"{f' times {team} that share a row' if team > 1 else ''} "
                 f"(global_batch_tokens={config.global_batch_tokens:,} / seq_len={config.seq_len:,}). "
-                f"Set compute.workers to at most {rows_per_step}, or raise global_batch_tokens."
+                f"Set compute.workers to at most {most}, or raise global_batch_tokens."
             )
         self._model = model
         self._objectives = tuple(objectives)

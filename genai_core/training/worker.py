@@ -25,7 +25,7 @@ from genai_core.data.packing import PackedRows
 from genai_core.data.retrieval_rows import EMBEDDING, ROW_TOKENS
 from genai_core.data.token_bytes import count_token_bytes
 from genai_core.data.tokenizer import check_same_tokenizer, load_tokenizer
-from genai_core.errors import ModelError
+from genai_core.errors import ConfigError, ModelError
 from genai_core.models.adapters import add_adapter, merge_adapter, save_adapter
 from genai_core.models.backbone import head_weight, keep_float64
 from genai_core.models.diffusion_folder import write_writer
@@ -44,14 +44,14 @@ from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 from genai_core.training.checkpoint import CheckpointFolder, Keeper
-from genai_core.training.context import add_up_states, attend_alone, check_context, share_tokens
+from genai_core.training.context import add_up_states, attend_alone, share_tokens
 from genai_core.training.engine import Engine, RunFigures
 from genai_core.training.evaluate import HeldOut
 from genai_core.training.log import Log, Silence
 from genai_core.training.parallel import Group, join_group
-from genai_core.training.pipeline import check_stages, cut_stages, stage_of
+from genai_core.training.pipeline import cut_stages, stage_of
 from genai_core.training.plan import Plan, resolve_plan
-from genai_core.training.sharding import check_sharding, gather_weights, settle, shard_model
+from genai_core.training.sharding import gather_weights, settle, shard_model
 from genai_core.training.state import trained_parameters
 from genai_core.training.step import states_at
 from genai_core.training.tensor import cut_matrices
@@ -114,12 +114,8 @@ def _train(given: WorkerArguments, group: Group, keeper: Keeper, log: Log, start
     model = prepare_model(given, tokenizer, group)
     if given.compute.activation_checkpointing:
         recompute_layers(model)
-    if cut_by := given.compute.cut_by():
-        check_sharding(config, *cut_by)
-    if given.compute.pipeline_stages > 1:
-        check_stages(config)
-    if given.compute.context_parallel > 1:
-        check_context(config, given.compute.context_parallel)
+    if reason := config.why_not_on(given.compute):
+        raise ConfigError(reason)
     objectives = build_objectives(config.objective, tokenizer)
     rows = _open_rows(given)
     frozen = load_frozen(given, tokenizer, group)

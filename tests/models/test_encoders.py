@@ -336,3 +336,7 @@ def test_an_adapter_is_trained_and_merged(family: str) -> None:
         expected = adapted(input_ids=batch["input_ids"]).logits
         merged = merge_adapter(adapted)
         torch.testing.assert_close(merged(input_ids=batch["input_ids"]).logits, expected, rtol=0, atol=1e-9)
+
+
+def test_the_names_of_encoders_that_need_no_torch_are_those_whose_parts_are_known() -> None:
+    assert set(encoder_names.FAMILIES) == set(encoders.TRANSFORMS)

@@ -189,8 +189,7 @@ def test_models_whose_rows_cannot_be_shared_are_refused(change, words):
 )
 def test_trainings_that_teams_cannot_compute_are_refused(compute, training, words):
     given, config = ComputeConfig(**compute), small_config(**training)
-    reason = config.why_not_shared(given.context_parallel) if given.context_parallel > 1 else ""
-    assert re.search(words, reason or config.why_not_cut(*given.cut_by()))
+    assert re.search(words, config.why_not_on(given))
 
 
 def test_every_token_is_held_once_and_the_work_is_even():
