@@ -24,7 +24,13 @@ HOW = Contrastive(temperature=0.05)
 SEARCHES = MixtureTerm(objective=HOW, dataset="retrieval")
 WRITES = MixtureTerm(objective=CausalLm(), dataset="text")
 DATASETS = (MixedDataset(name="retrieval", rows=0.5), MixedDataset(name="text", rows=0.5))
-ARMS = {"joint": (SEARCHES, WRITES), "search alone": (SEARCHES,), "writing alone": (WRITES,)}
+ARMS = {
+    "joint": (SEARCHES, WRITES),
+    "search alone": (SEARCHES, WRITES.model_copy(update={"weight": 0.0})),
+    "writing alone": (SEARCHES.model_copy(update={"weight": 0.0}), WRITES),
+}
+"""A term of weight 0 is computed and not learned from: so all three see the same rows in the same steps."""
+
 NDCG, LOSS = "nDCG@10", "causal loss, nats/token"
 
 

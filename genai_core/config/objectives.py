@@ -297,7 +297,13 @@ class Mixture(Config):
                     f"a term of kind {term.objective.kind!r} is computed on dataset {term.dataset!r}, but `datasets` has "
                     f"{', '.join(names) or 'none'}. Add it there with a share of the rows."
                 )
-        for dataset in {term.dataset for term in self.terms}:
+        read = {term.dataset for term in self.terms}
+        for idle in () if None in read else (name for name in names if name not in read):
+            raise ValueError(
+                f"dataset {idle!r} has a share of every step's rows, but no term is computed on it. Leave it out, or give a term "
+                "its name (with weight 0, if it shall only be measured)."
+            )
+        for dataset in read:
             shares = sum(term.rows for term in self.terms if term.rows < 1 and term.dataset == dataset)
             if shares > 1 + 1e-9:
                 raise ValueError(f"the shares of rows below 1 are {shares:g} together. Lower some, to 1 at most.")

@@ -134,6 +134,10 @@ def test_only_mixtures_of_three_datasets_have_another_key_since_their_rows_are_s
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="sum to 1"):
         Mixture(datasets=(MixedDataset(name="text", rows=0.7),), terms=(MixtureTerm(),))
+    both = (MixedDataset(name="text", rows=0.5), MixedDataset(name="pairs", rows=0.5))
+    with pytest.raises(ValueError, match=r"'pairs' has a share .* no term is computed on it"):
+        Mixture(datasets=both, terms=(MixtureTerm(dataset="text"),))
+    Mixture(datasets=both, terms=(MixtureTerm(),))  # a term of none reads all
     with pytest.raises(ValueError, match="'pairs', but `datasets` has text"):
         Mixture(datasets=(MixedDataset(name="text", rows=1.0),), terms=(MixtureTerm(dataset="pairs"),))
     with pytest.raises(ValueError, match="named twice"):
