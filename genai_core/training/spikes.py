@@ -1,9 +1,10 @@
 """Which steps are not taken: a loss or gradient that is not finite, or a gradient far above the recent ones.
 
-    bad  <=>  loss or norm not finite,  or  norm > factor * median(norms of the last `window` accepted steps of its kind)
+    bad  <=>  loss or norm not finite,  or  norm > HARMLESS and norm > factor * median(norms of the last `window` accepted steps of its kind)
 
 Steps that learn from the same terms are of one kind: where a dataset is so rare that a step, or a worker's part of it, may have
 no row of it, the gradient with its term can always be many times that without, and would be taken for a spike each time.
+A model that has learned all of its rows has gradients near nothing, whose ratios say nothing: those are never spikes.
 The median needs LEAST_ACCEPTED steps before it judges: the first gradients of a run fall by themselves. What follows
 from a bad step (skip, roll back, stop) is the engine's.
 """
@@ -17,6 +18,9 @@ from statistics import median
 from genai_core.config.training import SpikeConfig
 
 LEAST_ACCEPTED = 16
+
+HARMLESS = 1e-3
+"""Norm that no spike is below. Losses are means, in nats: gradients of models that still learn are a hundred times this."""
 
 
 class SpikeDetector:
@@ -41,7 +45,7 @@ class SpikeDetector:
         norms = self._norms.get(_kind_of(counts), ())
         if len(norms) >= min(LEAST_ACCEPTED, self._config.window):
             usual = median(norms)
-            if grad_norm > self._config.factor * usual:
+            if grad_norm > max(HARMLESS, self._config.factor * usual):
                 return f"the gradient's norm {grad_norm:.3g} is above {self._config.factor:g} x the median {usual:.3g}"
         return ""
 

@@ -28,7 +28,7 @@ from genai_core.objectives.base import IGNORE_INDEX
 from genai_core.objectives.registry import build_objectives
 from genai_core.training.diagnosis import describe_divergence, worst_rows
 from genai_core.training.rows import cut_row, name_row, rows_of_step
-from genai_core.training.spikes import SpikeDetector
+from genai_core.training.spikes import HARMLESS, SpikeDetector
 from genai_core.training.step import view_of
 
 DATASETS = (MixedDataset(name="text", rows=0.7), MixedDataset(name="pairs", rows=0.3))
@@ -157,6 +157,17 @@ def test_steps_without_anything_to_learn_do_not_say_what_is_usual() -> None:
         assert not detector.judge(1.0, norm)
         detector.accept(norm)
     assert detector.judge(1.0, 5.0)
+
+
+def test_a_model_that_has_learned_all_of_its_rows_has_no_spikes() -> None:
+    """Else a run whose loss has come to 1e-7 ends as a diverged one."""
+    detector = SpikeDetector(SpikeConfig())
+    for _ in range(32):
+        detector.accept(4e-6)
+    assert detector.judge(1e-7, 2e-5) == ""
+    assert detector.judge(1e-7, HARMLESS / 2) == ""
+    assert "is above 4 x the median" in detector.judge(1e-7, 2 * HARMLESS)
+    assert "norm is nan" in detector.judge(1e-7, float("nan"))
 
 
 def test_a_step_is_judged_by_steps_that_learned_from_the_same_terms() -> None:
