@@ -9,12 +9,12 @@ from prefect import flow
 from flows.lifecycle import argue_and_promote, correct, grow, learn_instructions, learn_text, report_of
 from flows.session import flow_session
 from genai_core.config.recipe import Recipe
-from tasks.sources import resolve_sources
+from tasks.sources import resolve_writer
 
 
 def walk(recipe: Recipe) -> None:
     """Go all the way, whatever the base can write."""
-    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    corpus, base = learn_text(resolve_writer(recipe), recipe)
     grown = grow(learn_instructions(base, corpus, recipe), corpus, recipe)
     argue_and_promote(base, correct(grown, corpus, recipe), corpus, recipe)
 

@@ -9,12 +9,12 @@ from prefect import flow
 from flows.lifecycle import learn_instructions, learn_text, report_of
 from flows.session import flow_session
 from genai_core.config.recipe import Recipe
-from tasks.sources import resolve_sources
+from tasks.sources import resolve_writer
 
 
 def walk(recipe: Recipe) -> None:
     """Go as far as the fine-tuned model."""
-    corpus, base = learn_text(resolve_sources(recipe), recipe)
+    corpus, base = learn_text(resolve_writer(recipe), recipe)
     learn_instructions(base, corpus, recipe)
 
 

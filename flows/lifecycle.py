@@ -18,7 +18,7 @@ from tasks.finetuning import tune
 from tasks.pretraining import pretrain
 from tasks.registry import champion_of, promote, verify
 from tasks.session import Session, StageRow, current_session
-from tasks.sources import Sources, resolve_sources
+from tasks.sources import Sources, resolve_sources, why_no_writer
 from tasks.stage import metrics_of
 from tasks.synthesis import measure_generation, read_verdict, refuse_for_want_of_data, say_stopped, synthesize
 
@@ -45,7 +45,6 @@ def learn_text(sources: Sources, recipe: Recipe) -> tuple[ArtifactRef, ArtifactR
 
 def learn_instructions(base: ArtifactRef, corpus: ArtifactRef, recipe: Recipe) -> ArtifactRef:
     """Fine-tune the base model on the corpus's instruction pairs."""
-    recipe.require_writer()
     tuned: ArtifactRef = as_task(tune)(base, corpus, [], recipe.finetuning, 0.0, recipe, "finetune")
     return tuned
 
@@ -127,7 +126,7 @@ def live(recipe: Recipe) -> None:
     recipe = recipe.seeded()
     sources = resolve_sources(recipe)
     corpus, base = learn_text(sources, recipe)
-    if reason := recipe.why_no_writer():
+    if reason := why_no_writer(sources, recipe):
         current_session().add(StageRow("finetune", "skipped", reasons=(reason,)))
         return
     tuned = learn_instructions(base, corpus, recipe)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from genai_core.config.base import Config
+from genai_core.config.model import FolderBase, GgufBase, HubBase, ScratchBase
 from genai_core.config.objectives import Distillation
 from genai_core.config.recipe import Recipe
 from genai_core.config.training import TrainingConfig
+from genai_core.errors import ConfigError
 from genai_core.storage.artifact import ArtifactRef
 from tasks.session import current_session
 
@@ -36,6 +40,33 @@ def is_encoder(sources: Sources, recipe: Recipe) -> bool:
     from genai_core.models.resolve import is_encoder_base
 
     return is_encoder_base(recipe.base, sources.base)
+
+
+def why_no_writer(sources: Sources, recipe: Recipe) -> str:
+    """Return why the base model cannot write text, which all stages after pre-training ask for; '' if it can."""
+    if not is_encoder(sources, recipe):
+        return ""
+    match recipe.base:
+        case ScratchBase(architecture=architecture):
+            named = f"base.architecture={architecture!r}"
+        case HubBase(repo=repo):
+            named = f"base.repo={repo!r}"
+        case FolderBase(path=path) | GgufBase(path=path):
+            named = f"base.path={path!r}"
+        case _:
+            assert_never(recipe.base)
+    return f"{named} is an encoder: it cannot write text"
+
+
+def resolve_writer(recipe: Recipe) -> Sources:
+    """Return the recipe's sources. Raises ConfigError before anything runs if its base model cannot write text."""
+    sources = resolve_sources(recipe)
+    if reason := why_no_writer(sources, recipe):
+        raise ConfigError(
+            f"{reason}, as fine-tuning and all stages after it ask. Run the whole mission, which ends with an encoder's "
+            "pre-training, or the flow 'pretraining'; or use a decoder, such as base.architecture='llama'."
+        )
+    return sources
 
 
 def teacher_of(training: TrainingConfig) -> dict[str, ArtifactRef]:

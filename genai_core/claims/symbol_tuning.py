@@ -21,7 +21,7 @@ FILES = "classification/[st]*.jsonl.gz"
 """Subjectivity, polarity, kinds of questions."""
 
 SEQ_LEN = 256
-STEPS, TAUGHT, ASKED = 10, 600, 40
+STEPS, TAUGHT, ASKED = 60, 900, 100
 PROMPTS = SymbolPairs(min_exemplars=2, max_exemplars=3, eval_exemplars=2, max_classes=2, text_words=16, prompt_words=80)
 UNTUNED, NATURAL, SYMBOLS = "untuned", "tuned on natural labels", "tuned on symbols"
 FIGURES = {suite: f"right of two candidates, {suite}" for suite in ("symbols", "flipped", "labels")}

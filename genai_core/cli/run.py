@@ -231,7 +231,8 @@ class Run:
                 SURROUNDINGS.reset(token)
         self.model = result["model"]
         self.comparison = result.get("comparison", [])
-        promotes = self.flow in {"lifecycle", "evaluation"} and not self.recipe.why_no_writer()
+        ended = any(row["name"] == "finetune" and row["status"] == "skipped" for row in result["stages"])  # an encoder
+        promotes = self.flow in {"lifecycle", "evaluation"} and not ended
         passed = self.model["gate"]["passed"] if self.model else not promotes
         self.status = "completed" if passed else "refused"
 

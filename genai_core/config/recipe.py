@@ -26,7 +26,6 @@ from genai_core.config.objectives import (
     writer_of,
 )
 from genai_core.config.training import AdamW, LocalSgd, TrainingConfig
-from genai_core.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -226,20 +225,6 @@ class Recipe(Config):
                         f"{self.base.max_seq_len}). Lower it, or raise base.max_seq_len."
                     )
         return self
-
-    def why_no_writer(self) -> str:
-        """Return why the base is known not to write text, which all stages after pre-training ask for; '' if it may."""
-        if isinstance(self.base, ScratchBase) and self.base.is_encoder():
-            return f"base.architecture={self.base.architecture!r} is an encoder: it cannot write text"
-        return ""
-
-    def require_writer(self) -> None:
-        """Raise ConfigError if the base is known not to write text."""
-        if reason := self.why_no_writer():
-            raise ConfigError(
-                f"{reason}, as fine-tuning and all stages after it ask. Run the whole mission, which ends with an encoder's "
-                "pre-training, or the flow 'pretraining'; or use base.architecture='llama'."
-            )
 
     def seeded(self) -> Recipe:
         """Return the recipe with its one seed added to every stage's own, and itself set to 0."""

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from genai_core.config.base import canonical
 from genai_core.config.model import ScratchBase
 from genai_core.config.recipe import Recipe
-from genai_core.errors import ConfigError
 
 
 def recipe(architecture: str, objective: str = "masked_lm", **more: object) -> Recipe:
@@ -21,12 +20,6 @@ def recipe(architecture: str, objective: str = "masked_lm", **more: object) -> R
             "pretraining": {"objective": {"kind": objective}},
         }
     )
-
-
-def test_an_encoder_learns_in_pre_training_alone() -> None:
-    with pytest.raises(ConfigError, match=r"base\.architecture='bert' is an encoder: it cannot write text"):
-        recipe("bert").require_writer()
-    recipe("llama").require_writer()
 
 
 @pytest.mark.parametrize("objective", ["causal_lm", "hybrid_lm", "prefix_lm"])
