@@ -23,15 +23,19 @@ class PrefectVoice:
         self._logger = get_run_logger()
         self._last = 0.0
         self._bar: uuid.UUID | None = None
+        self._waiting_for = ""
 
     def hear(self, event: dict[str, Any]) -> None:
         """Say what a person in the UI would want to read of an event."""
         match event["type"]:
             case "stage":
                 self._logger.info("%s: started", event["title"])
+                self._waiting_for = ""
                 self._last = time.monotonic()
             case "waiting":
-                self._logger.info("%s: another run is computing it (%s); waiting", event["title"], event["holder"])
+                if event["holder"] != self._waiting_for:  # it is told twice a second
+                    self._waiting_for = event["holder"]
+                    self._logger.info("%s: another run is computing it (%s); waiting", event["title"], event["holder"])
             case "row":
                 self._say_row(event["row"])
             case "journal":
