@@ -12,17 +12,19 @@ from genai_core.storage.folder import FolderStore
 from genai_core.storage.objects import ObjectStore
 
 
-def open_store(uri: str, settings: Settings | None = None, probe: bool = True) -> ObjectStore:
+def open_store(
+    uri: str, settings: Settings | None = None, probe: bool = True, patience_seconds: float | None = None
+) -> ObjectStore:
     """Return the store at an address: a folder, file:///folder or s3://bucket/prefix.
 
     With `probe`, a small object is written, refused a second time, and deleted. Raises ConfigError if the address is
-    wrong or what is there cannot be written to, StorageError if it cannot be reached for 30 seconds.
+    wrong or what is there cannot be written to, StorageError if it cannot be reached for so many seconds; 30 unless they are given.
     """
     parts = urlsplit(uri)
     if not uri.strip():
         raise ConfigError("The storage address is empty. Give a folder or s3://bucket/prefix.")
     try:
-        objects = _open(uri, settings)
+        objects = _open(uri, settings, patience_seconds)
         if probe:
             _probe(objects, uri)
     except DiskFullError:
@@ -36,12 +38,12 @@ def open_store(uri: str, settings: Settings | None = None, probe: bool = True) -
     return objects
 
 
-def _open(uri: str, settings: Settings | None) -> ObjectStore:
+def _open(uri: str, settings: Settings | None, patience_seconds: float | None) -> ObjectStore:
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         from genai_core.storage.s3 import S3Store
 
-        return S3Store(uri, settings or read_settings())
+        return S3Store(uri, settings or read_settings(), patience_seconds)
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"}:
             raise ConfigError(

@@ -60,9 +60,9 @@ class S3Address:
 class S3Store:
     """The ObjectStore protocol below one prefix of a bucket."""
 
-    def __init__(self, uri: str, settings: Settings) -> None:
+    def __init__(self, uri: str, settings: Settings, patience_seconds: float | None = None) -> None:
         self._address = S3Address.parse(uri)
-        self._s3 = _Connection(self._address, settings)
+        self._s3 = _Connection(self._address, settings, patience_seconds)
         self._prefix = f"{self._address.prefix}/" if self._address.prefix else ""
 
     def __repr__(self) -> str:
@@ -132,6 +132,11 @@ class S3Store:
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise StorageError(f"{path!r} is not a path inside the store {self.uri}: no '..', no '/' at the start.")
         return {"Bucket": self._address.bucket, "Key": self._prefix + path}
+
+
+def endpoint_of(settings: Settings) -> str:
+    """Return the URL of the S3 server that settings name: anybody may ask it for the time."""
+    return settings.s3_endpoint_url or f"https://s3.{settings.s3_region or 'us-east-1'}.amazonaws.com"
 
 
 def digest_prefix(uri: str, settings: Settings) -> str:
@@ -214,17 +219,18 @@ class _ConflictError(Exception):
 class _Connection:
     """A lazily made boto3 client that turns every failure into one of our errors."""
 
-    def __init__(self, address: S3Address, settings: Settings) -> None:
+    def __init__(self, address: S3Address, settings: Settings, patience_seconds: float | None = None) -> None:
         self._address = address
         self._settings = settings
+        self._patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         self._made: Any = None
 
     def call(self, function: Callable[[Any], T]) -> T:
-        """Return `function(client)`, tried again for 30 seconds in all while the server is away or overloaded."""
+        """Return `function(client)`, tried again until our patience ends while the server is away or overloaded."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience
         pause = 0.5
         while True:
             try:
@@ -233,7 +239,7 @@ class _Connection:
                 reason = self._explain(error)
             if time.monotonic() + pause > deadline:
                 raise TransientError(
-                    f"{self._place()} could not be reached for {PATIENCE_SECONDS:.0f} s ({reason}). "
+                    f"{self._place()} could not be reached for {self._patience:.0f} s ({reason}). "
                     "Check the address and the network, then run again."
                 )
             time.sleep(pause)
@@ -278,8 +284,8 @@ class _Connection:
                 aws_access_key_id=access.get_secret_value() if access else None,
                 aws_secret_access_key=secret.get_secret_value() if secret else None,
                 config=Config(
-                    connect_timeout=CONNECT_SECONDS,
-                    read_timeout=READ_SECONDS,
+                    connect_timeout=min(CONNECT_SECONDS, self._patience),
+                    read_timeout=min(READ_SECONDS, 2 * self._patience),
                     retries={"total_max_attempts": 1},  # ours are the retries, with one clock
                     s3={"addressing_style": "path"} if settings.s3_endpoint_url else None,
                 ),
@@ -315,6 +321,11 @@ class _Connection:
             raise _ConflictError(code) from None
         if code == "NoSuchBucket":
             raise ConfigError(f"There is no bucket {self._address.bucket!r} at {self._place()}. Create it.") from None
+        if code == "RequestTimeTooSkewed":
+            raise ConfigError(
+                f"{self._place()} refuses us because its clock and ours differ by more than a quarter of an hour. Set "
+                "the clock of this machine (timedatectl set-ntp true)."
+            ) from None
         if code in REFUSED or status in {401, 403}:
             raise ConfigError(
                 f"{self._place()} refuses our credentials ({code}). Check GENAI_S3_ACCESS_KEY, GENAI_S3_SECRET_KEY and "
