@@ -33,6 +33,12 @@ def submission_id(key: str, attempt: int) -> str:
     return f"genai-{key[:40]}-a{attempt}"
 
 
+def job_environment(settings: Settings, storage_uri: str) -> dict[str, str]:
+    """Return the variables that a job is sent. Whether Ray asks for tokens is not ours to say: its node has it set."""
+    quiet = {name: value for name, value in SILENCE.items() if name != "RAY_AUTH_MODE"}
+    return {**quiet, **settings.for_jobs(), "GENAI_STORAGE_URI": storage_uri}
+
+
 class JobsLauncher:
     """Submits stage jobs over HTTP; the cluster's nodes have this package and reach the same store."""
 
@@ -99,9 +105,7 @@ class JobsLauncher:
                 self._client.submit_job(
                     entrypoint=f"python -m genai_core.stages run {name}",
                     submission_id=name,
-                    runtime_env={
-                        "env_vars": {**SILENCE, **self._settings.for_jobs(), "GENAI_STORAGE_URI": job.storage_uri}
-                    },
+                    runtime_env={"env_vars": job_environment(self._settings, job.storage_uri)},
                     metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
                 )
             except (RuntimeError, ConnectionError) as error:
