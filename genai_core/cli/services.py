@@ -2,22 +2,24 @@
 
 SQLite has one writer: two Prefect servers on one database lock each other out. So there is one keeper process for each
 home folder. It starts the Prefect server, writes its address, and stops it when nobody holds a lease any more. Every
-`genai run` and `genai ui` holds a lease: a file named by its process id, worthless when that process is gone.
+`genai run`, `genai up` and `genai ui` holds a lease: a file named by its process id, worthless when that process is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+from typing import Any
 
+from genai_core.cli.asking import ask
 from genai_core.errors import TransientError
 
 START_SECONDS = 90.0
@@ -34,11 +36,7 @@ def services_folder(home: Path) -> Path:
 
 def answers(url: str, seconds: float = 2.0) -> bool:
     """Return whether a server answers at a URL."""
-    try:
-        with urllib.request.urlopen(url, timeout=seconds) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
+    return ask(url, seconds=seconds).good
 
 
 def read_address(home: Path, service: str) -> str:
@@ -59,9 +57,19 @@ def write_address(home: Path, service: str, url: str) -> None:
 
 
 def live_mlflow(home: Path) -> str:
-    """Return the address of the MLflow server that `genai ui` runs on this home, '' if none answers."""
+    """Return the address of the MLflow server that `genai up` or `genai ui` runs on this home, '' if none answers."""
     url = read_address(home, "mlflow")
     return url if url and answers(f"{url}/health") else ""
+
+
+def forget_address(home: Path, service: str) -> None:
+    """Remove a service's address file, if this process has written it."""
+    path = services_folder(home) / f"{service}.json"
+    try:
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()
+    except (OSError, ValueError, KeyError):
+        return
 
 
 def live_prefect(home: Path) -> str:
@@ -70,15 +78,22 @@ def live_prefect(home: Path) -> str:
     return url if url and answers(f"{url}/api/health") else ""
 
 
-def free_port(wanted: int = 0) -> int:
-    """Return a port on loopback that nobody listens on: the wanted one if it is free."""
-    with socket.socket() as probe:
+def free_port(wanted: int = 0, host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on at an address: the wanted one if it is free."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind((host, wanted))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL under which this machine reaches a server that listens on an address."""
+    if host in {"0.0.0.0", "::"}:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def hold_lease(home: Path) -> Path:
@@ -88,16 +103,23 @@ def hold_lease(home: Path) -> Path:
     return lease
 
 
-def begin_prefect(home: Path, port: int = 0) -> None:
-    """Have the home's Prefect server started if it is not running; returns without waiting."""
+def drop_lease(home: Path) -> None:
+    """Give this process's lease back, and let a keeper that nobody else needs end without lingering."""
+    (services_folder(home) / "leases" / str(os.getpid())).unlink(missing_ok=True)
+    if (keeper := keeper_of(home)) and not other_leases(home):
+        os.kill(keeper, signal.SIGTERM)
+
+
+def begin_prefect(home: Path, port: int = 0, host: str = "127.0.0.1") -> subprocess.Popen[bytes] | None:
+    """Have the home's Prefect server started if it is not running; return its keeper, if there was none, at once."""
     hold_lease(home)
     if live_prefect(home):
-        return
+        return None
     log = home / "logs" / "prefect.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        subprocess.Popen(
-            [sys.executable, "-m", "genai_core.cli.services", str(home), str(port)],
+        return subprocess.Popen(
+            [sys.executable, "-m", "genai_core.cli.services", str(home), str(port), host],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -123,7 +145,9 @@ def await_prefect(home: Path) -> str:
 
 def prefect_environment(home: Path) -> dict[str, str]:
     """Return the variables under which Prefect keeps everything below our home and says nothing on the console."""
+    password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
     return {
+        **({"PREFECT_API_AUTH_STRING": password} if password else {}),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect' / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -141,31 +165,62 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def leases_left(home: Path) -> bool:
-    """Return whether any process that holds a lease is alive; forget the others."""
-    left = False
+def other_leases(home: Path) -> list[int]:
+    """Return the living processes that hold a lease, without this one; forget the dead ones."""
+    pids = []
     for lease in (services_folder(home) / "leases").iterdir():
-        if alive(int(lease.name)):
-            left = True
-        else:
+        if not alive(int(lease.name)):
             lease.unlink(missing_ok=True)
-    return left
+        elif int(lease.name) != os.getpid():
+            pids.append(int(lease.name))
+    return sorted(pids)
 
 
-def keep(home: Path, port: int) -> None:
-    """Run the Prefect server of a home until nobody needs it; at most one keeper works on a home."""
+def keeper_of(home: Path) -> int:
+    """Return the process id of the keeper that works on a home, 0 if there is none."""
+    try:
+        pid = int((services_folder(home) / "keeper.lock").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return 0
+    return pid if alive(pid) and b"genai_core.cli.services" in command else 0
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent dies, in whatever way."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
+def keep(home: Path, port: int, host: str = "127.0.0.1") -> None:
+    """Run the Prefect server of a home until nobody needs it; at most one keeper works on a home.
+
+    SIGTERM: as soon as there is no lease, without lingering.
+    """
     folder = services_folder(home)
-    with (folder / "keeper.lock").open("w") as lock:
+    hurry = False
+
+    def hasten(*_: Any) -> None:
+        nonlocal hurry
+        hurry = True
+
+    signal.signal(signal.SIGTERM, hasten)
+    with (folder / "keeper.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return  # another keeper is at it
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         (home / "prefect").mkdir(parents=True, exist_ok=True)
-        port = free_port(port)
-        url = f"http://127.0.0.1:{port}"
+        port = free_port(port, host)
+        url = url_of(host, port)
+        seen = url if host not in {"0.0.0.0", "::"} else f"http://{socket.gethostname()}:{port}"  # by a browser
         server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **prefect_environment(home), "PREFECT_UI_API_URL": f"{url}/api"},
+            [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)],
+            env={**os.environ, **prefect_environment(home), "PREFECT_UI_API_URL": f"{seen}/api"},
+            # a keeper that is killed must not leave a server that nobody stops; it has no threads
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
         try:
             announced = False
@@ -174,15 +229,15 @@ def keep(home: Path, port: int) -> None:
                 if not announced and answers(f"{url}/api/health"):
                     write_address(home, "prefect", url)
                     announced = True
-                if leases_left(home):
+                if other_leases(home):
                     idle_since = None
                 else:
                     idle_since = idle_since or time.monotonic()
-                    if time.monotonic() - idle_since > LINGER_SECONDS:
+                    if hurry or time.monotonic() - idle_since > LINGER_SECONDS:
                         break
-                time.sleep(0.25 if not announced else 1.0)
+                time.sleep(0.25 if hurry or not announced else 1.0)
         finally:
-            (folder / "prefect.json").unlink(missing_ok=True)
+            forget_address(home, "prefect")
             server.terminate()
             try:
                 server.wait(timeout=10)
@@ -191,4 +246,4 @@ def keep(home: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), int(sys.argv[2]))
+    keep(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
