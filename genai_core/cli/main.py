@@ -294,15 +294,32 @@ def spread(
     show_spread(runs, only, out)
 
 
-@app.command()
-def ui(
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI on loopback; 0 = any free one.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI on loopback; 0 = any free one.")] = 5000,
-) -> None:
-    """Serve the Prefect and MLflow UIs on the local stores until Ctrl-C; a `genai run` beside it uses them."""
-    from genai_core.cli.ui import serve
+Host = Annotated[
+    str, typer.Option(help="Address that Prefect and MLflow listen on; not loopback: with passwords only.")
+]
+PrefectPort = Annotated[int, typer.Option(help="Port of Prefect; taken or 0 = any free one.")]
+MlflowPort = Annotated[int, typer.Option(help="Port of MLflow; taken or 0 = any free one.")]
 
-    serve(prefect_port, mlflow_port)
+
+@app.command()
+def up(
+    host: Host = "127.0.0.1",
+    prefect_port: PrefectPort = 4200,
+    mlflow_port: MlflowPort = 5000,
+    ray_port: Annotated[int, typer.Option(help="Port of Ray's job server; taken or 0 = any free one.")] = 8265,
+) -> None:
+    """Serve the whole platform on this machine until Ctrl-C: Prefect, MLflow, a Ray head, a worker for the deployments."""
+    from genai_core.cli.up import Ports, serve
+
+    raise typer.Exit(serve(host, Ports(prefect_port, mlflow_port, ray_port)))
+
+
+@app.command()
+def ui(host: Host = "127.0.0.1", prefect_port: PrefectPort = 4200, mlflow_port: MlflowPort = 5000) -> None:
+    """Serve the pages of Prefect and MLflow alone until Ctrl-C; a `genai run` beside it uses them."""
+    from genai_core.cli.up import PAGES, Ports, serve
+
+    raise typer.Exit(serve(host, Ports(prefect_port, mlflow_port), PAGES))
 
 
 @bench_app.command("objectives")
