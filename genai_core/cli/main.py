@@ -376,11 +376,16 @@ def storage_gc(
 
 
 @app.command()
-def doctor() -> None:
-    """Look at this installation: versions, memory, disk, stores, servers; say what is wrong and what to do."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    job: Annotated[
+        bool, typer.Option("--job", help="Also run a small job on the Ray cluster: versions, store.")
+    ] = False,
+) -> None:
+    """Look at this installation and its services; say what is wrong and what to do. Ends with 1 if something is."""
     from genai_core.cli.doctor import examine
 
-    raise typer.Exit(examine())
+    raise typer.Exit(examine(as_json, job))
 
 
 def main() -> None:
