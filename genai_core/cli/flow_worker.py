@@ -19,9 +19,10 @@ import yaml
 
 import genai_core
 from genai_core.cli.asking import ask, prefect_credentials
+from genai_core.cli.services import read_address
 from genai_core.config.load import list_recipes, recipe_folder
 from genai_core.config.settings import read_settings
-from genai_core.errors import ConfigError, TransientError
+from genai_core.errors import ConfigError, GenaiCoreError, TransientError
 from genai_core.storage.digest import digest_json
 
 POOL = "genai"
@@ -103,8 +104,9 @@ def register(api: str, home: Path) -> None:
         prefect("work-pool", "create", POOL, "--type", "process")
     memory = home / "services" / "deployments.json"
     remembered = json.loads(memory.read_text()) if memory.exists() else {}
+    place = "home" if api == f"{read_address(home, 'prefect')}/api" else api  # the home's own has any port
     wanted, before = fingerprint(), deployments(api)
-    if remembered.get(api) == wanted and {*before} >= {*deployment_names()}:
+    if remembered.get(place) == wanted and {*before} >= {*deployment_names()}:
         return
     active = {(name, row["slug"]): row["active"] for name, found in before.items() for row in found["schedules"]}
     prefect("--no-prompt", "deploy", "--all", "--prefect-file", FILE)
@@ -113,7 +115,7 @@ def register(api: str, home: Path) -> None:
             was = active.get((name, row["slug"]), row["active"])
             if was != row["active"]:
                 call(api, f"/deployments/{found['id']}/schedules/{row['id']}", {"active": was}, "PATCH")
-    memory.write_text(json.dumps({**remembered, api: wanted}))
+    memory.write_text(json.dumps({**remembered, place: wanted}))
 
 
 def deployments(api: str) -> dict[str, Any]:
@@ -143,4 +145,7 @@ def become_worker(name: str) -> None:
 
 
 if __name__ == "__main__":
-    become_worker(sys.argv[1])
+    try:
+        become_worker(sys.argv[1])
+    except GenaiCoreError as error:
+        sys.exit(str(error))

@@ -69,7 +69,7 @@ class Service:
         self._look_at = now + LOOK_SECONDS
         if self.healthy():
             self.state, self.detail = State.READY, self.note
-        elif self.state is not State.FAILED:
+        else:
             self.state, self.detail = State.SILENT, f"does not answer; {self.note}"
 
     def ask_to_end(self) -> None:

@@ -49,6 +49,7 @@ from genai_core.launch.head import head_command, head_environment, job_server, r
 from genai_core.launch.quiet import SILENCE
 from genai_core.launch.sessions import end_family
 from genai_core.storage.open import open_store
+from genai_core.tracking.connection import check_address
 from genai_core.tracking.secrets import shown
 from genai_core.tracking.server import PASSWORD, SECRET, asks_for_passwords, client_credentials
 
@@ -71,6 +72,7 @@ def serve(host: str, ports: Ports, names: Sequence[str] = ALL) -> int:
     """Start the named services, keep them up until Ctrl-C or SIGTERM, take them down; return the exit code."""
     settings = read_settings()
     check_host(host, names, settings)
+    check_address(settings.tracking_uri)
     asks_for_passwords(os.environ)
     with only_one(settings.home):
         if left := end_family({MARK: str(settings.home)}):
@@ -149,7 +151,8 @@ class Platform:
             (hurry if stopped.is_set() else stopped).set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, stop)
         made = {"prefect": self.prefect, "mlflow": self.mlflow, "ray": self.ray, "worker": self.worker}
         services: list[Service] = [made[name] for name in self.names]
         failed: Service | None = None

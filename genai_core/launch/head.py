@@ -38,6 +38,8 @@ def head_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}",
         # else a loopback address is replaced by the machine's own: see `connect_ray`
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # told to end, it would wait half a minute for its workers to become idle: what ran on it has been stopped before
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # there is one node, and it is this one
     }
 

@@ -296,9 +296,47 @@ def test_what_is_registered_and_unchanged_is_left_alone(home: Path, monkeypatch:
         answers["/api/deployments/filter"] = have[1:]
         flow_worker.register(api, home)
         assert len(calls) == 3
+        answers["/api/deployments/filter"] = have
+        flow_worker.register(api, home)
+        assert len(calls) == 3
+        write_address(home, "prefect", server)  # the home's own server, which has another port each time
+        flow_worker.register(api, home)
+        assert len(calls) == 4
+        assert json.loads((services_folder(home) / "deployments.json").read_text()) == {
+            api: "changed",
+            "home": "changed",
+        }
         del answers["/api/work_pools/genai"]
         flow_worker.register(api, home)
-        assert calls[3] == ("work-pool", "create", "genai", "--type", "process")
+        assert calls[4] == ("work-pool", "create", "genai", "--type", "process")
+
+
+def test_a_tracking_address_that_cannot_be_is_refused_before_anything_starts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir(parents=True)
+    (home / "mlflow.db").write_text("no database, and long enough to be told apart")
+    code, _, err = call_genai(monkeypatch, capsys, "up")
+    assert code == 2 and "is not an SQLite database" in err
+    assert not (home / "logs").exists()
+
+
+def test_a_schedule_that_a_person_has_switched_on_stays_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What deploying does to schedules, it switches off; and how that is undone."""
+    services_folder(home)
+    patched: list[tuple[str, Any, str]] = []
+    schedule = {"id": "s", "slug": "nightly", "active": True}
+    have = [{"name": name, "id": name, "schedules": [schedule]} for name in flow_worker.deployment_names()]
+
+    def call(api: str, path: str, body: Any = None, method: str = "") -> Any:
+        if method:
+            patched.append((path, body, method))
+        return json.loads(json.dumps(have)) if path == "/deployments/filter" else {}
+
+    monkeypatch.setattr(flow_worker, "call", call)
+    monkeypatch.setattr(flow_worker, "prefect", lambda *arguments: schedule.update(active=False))
+    flow_worker.register("http://prefect/api", home)
+    assert patched == [(f"/deployments/{one['name']}/schedules/s", {"active": True}, "PATCH") for one in have]
 
 
 def test_access_that_is_denied_is_not_tried_again(home: Path) -> None:
