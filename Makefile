@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint types unit faults worlds platform bench speed install install-dev ui clean
+.PHONY: run test lint types unit faults worlds platform bench speed install install-dev ui up clean
 
 run: install
 	@$(BIN)/genai run $(RECIPE)
@@ -46,6 +46,9 @@ speed: install-dev
 
 ui: install
 	@$(BIN)/genai ui
+
+up: install
+	@$(BIN)/genai up
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -32,7 +32,7 @@ YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 CHEAP = {
     *(("recipe", name) for name in ("list", "show", "schema", "check")),
     *(("storage", name) for name in ("ls", "verify", "gc")),
-    ("doctor",),
+    *(("doctor",), ("doctor", "--json"), ("doctor", "--job")),
     ("models",),
 }
 BUCKET = "bucket"
