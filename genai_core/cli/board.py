@@ -59,6 +59,7 @@ class Board:
 
     def _draw(self) -> Any:
         grid = Table.grid()
+        grid.add_column(no_wrap=True, overflow="ellipsis")  # one line a service, however narrow the window is
         for service in self._services:
             grid.add_row(line_of(service))
         return grid

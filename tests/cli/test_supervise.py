@@ -219,12 +219,14 @@ def test_in_a_pipe_a_line_is_printed_when_a_service_changes() -> None:
 
 def test_on_a_terminal_there_is_one_line_for_each_service() -> None:
     out = io.StringIO()
-    one = Service("prefect", "http://a", lambda: True)
-    console = Console(file=out, force_terminal=True, width=80)
+    one = Service("prefect", "http://a", lambda: True, "with more to say than there is place for " * 5)
+    console = Console(file=out, force_terminal=True, width=60)
     with Board([one], console) as board:
         board.show()
         one.step(time.monotonic())
         board.show()
         shown = console.render_lines(board._draw())
     assert len(shown) == 1
-    assert "".join(segment.text for segment in shown[0]).split()[:3] == ["prefect", "ready", "http://a"]
+    text = "".join(segment.text for segment in shown[0])
+    assert text.split()[:3] == ["prefect", "ready", "http://a"]
+    assert text.endswith("…")
