@@ -91,6 +91,7 @@ class Started(Service):
     was_ready: bool = False
     process: subprocess.Popen[bytes] | None = None
     _tries: int = 0
+    _ends: int = 0
     _since: float = 0.0
 
     def step(self, now: float) -> None:
@@ -101,7 +102,7 @@ class Started(Service):
                     self._start(now)
             case State.STARTING:
                 if self.healthy():
-                    self.state, self.detail, self.was_ready, self._since = State.READY, self.note, True, now
+                    self.state, self.detail, self.was_ready, self._since = State.READY, self._say(), True, now
                     self.on_ready()
                 elif why := self.why_ended():
                     self._fall(now, why)
@@ -114,7 +115,7 @@ class Started(Service):
                     self._look_at = now + LOOK_SECONDS
                     good = self.healthy()
                     self.state = State.READY if good else State.SILENT
-                    self.detail = self.note if good else f"lives, but does not answer; see {self.log}"
+                    self.detail = self._say() if good else f"lives, but does not answer; see {self.log}"
                     if now - self._since > STEADY_SECONDS:
                         self._tries = 0
 
@@ -145,6 +146,11 @@ class Started(Service):
         if self.state is not State.FAILED:
             self.state, self.detail = State.STOPPED, ""
 
+    def _say(self) -> str:
+        """Return its note, and how often it has ended: on a terminal the line that said so is gone."""
+        again = f"started again {self._ends} time{'s' if self._ends > 1 else ''}; see {self.log}" if self._ends else ""
+        return "; ".join(part for part in (self.note, again) if part)
+
     def _start(self, now: float) -> None:
         self.state, self._since = State.STARTING, now
         self.detail = f"try {self._tries + 1} of {len(PAUSES_SECONDS) + 1}" if self._tries else ""
@@ -152,6 +158,7 @@ class Started(Service):
 
     def _fall(self, now: float, why: str) -> None:
         self.clear()
+        self._ends += 1
         where = f"; see {self.log}"
         if self._tries == len(PAUSES_SECONDS):
             self.state, self.detail = State.FAILED, f"{why}; given up after {self._tries + 1} tries{where}"

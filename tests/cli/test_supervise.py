@@ -71,6 +71,7 @@ def test_what_dies_is_started_again_and_given_up_after_a_few_tries(
         step_until(one, lambda: one.state is State.READY)
         assert one.process is not None
         pids.add(one.process.pid)
+        assert one.detail.partition(";")[0] == ("", "started again 1 time", "started again 2 times")[number]
         one.process.kill()
         step_until(one, lambda: one.state in {State.RESTARTING, State.FAILED})
         assert "ended by signal 9" in one.detail
