@@ -23,8 +23,8 @@ from genai_core.generation.engine import GenerationEngine
 from genai_core.models.load import load_model
 
 SEQ_LEN = 512
-STEPS, TAUGHT, CALLS, ASKED = 40, 600, 2, 64
-WRONG = tuple(range(7))
+STEPS, TAUGHT, CALLS, ASKED = 14, 600, 2, 32
+WRONG = (0, 2, 4, 6)
 WORDS = 8
 """Of a document's prose that are shown, behind its signature: seven documents and a question fit a row."""
 
@@ -37,8 +37,8 @@ GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=48)
 RIGHT, HALLUCINATED, ALL, FALL = (
     "right calls",
     "hallucinated calls",
-    "right calls, 1 to 6 wrong documents",
-    "fall of right calls from no wrong document to 1 to 6",
+    "right calls, 2 to 6 wrong documents",
+    "fall of right calls from no wrong document to 2 to 6",
 )
 FOUND, ALONE = "documents found", "none"
 

@@ -12,7 +12,6 @@ from genai_core.claims.base import Setting
 def test_rat_asks_held_out_objects_with_and_without_documents(
     tiny_instruct: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rat, "ASKED", 16)
     monkeypatch.setattr(rat, "SEQ_LEN", 1024)  # a small vocabulary has more tokens a word
     cases = rat.measure(tiny_instruct)
     means = judged(rat.CLAIM, cases)
