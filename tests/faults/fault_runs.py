@@ -220,10 +220,8 @@ class RunningFlow:
         self._sessions: set[int] = set()
         self.report_file = home.path.parent / f"{home.path.name}-{self.mark[:6]}.json"
         self.output_file = self.report_file.with_suffix(".txt")
-        if flow:
-            command = [str(Path(__file__).with_name("drive_flow.py")), flow, str(home.recipe), str(self.report_file)]
-        else:
-            command = ["-m", "genai_core.cli", "run", str(home.recipe), "--report", str(self.report_file)]
+        command = ["-m", "genai_core.cli", "run", str(home.recipe), "--report", str(self.report_file)]
+        command += ["--flow", flow] if flow else []
         self.started = time.monotonic()
         with self.output_file.open("wb") as output:
             self.process = subprocess.Popen(
