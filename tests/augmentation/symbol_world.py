@@ -1,0 +1,170 @@
+"""Classes that only a word tells, labels that only the exemplars tell, a model of a hundred thousand weights, the real engine.
+
+    f3 t1a AQJ    f9 t4b CF    f3 t1b AQJ    f0 t6a MKD   ...   f7 t4a   ->   C F
+
+Every topic has two words; which belong together is told nowhere. Labels are the letters of the paper's combinations: drawn
+anew for every prompt, or each topic's own for good. The layouts' words ("Input:", "Label:", ...) are not shown, so that a
+label follows its text at once. All labels whose class was shown before are learned, with the gap behind them, not the last
+alone. Held-out labels have four letters, where those of the training have up to three.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from genai_core.augmentation.symbol_tuning import LAYOUTS, symbol_pairs
+from genai_core.config.data import SymbolPairs
+from genai_core.config.objectives import CausalLm
+from genai_core.config.training import AdamW, Cosine, TrainingConfig
+from genai_core.data.documents import Document, Pair
+from genai_core.data.packing import pack_examples
+from genai_core.models.mimetic import imitate_attention
+from tests.training.small_run import run_small
+
+TOPICS, FILLERS, TEXTS = 8, 20, 20
+CLASSES = 2
+"""In a prompt: chance is 1 in CLASSES."""
+
+SEQ_LEN = 36
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TOPIC_WORDS = [[f"t{topic}{word}" for word in "ab"] for topic in range(TOPICS)]
+WORDS = ["end", "gap", *LETTERS, *(f"f{n}" for n in range(FILLERS)), *(word for words in TOPIC_WORDS for word in words)]
+IDS = {word: at for at, word in enumerate(WORDS)}
+LAYOUT_WORDS = {word for shape, _ in LAYOUTS for word in shape.replace("{text}", " ").split()}
+
+
+def prompts(seed: int, labels: Literal["symbols", "natural"], *, held_out: bool) -> list[Pair]:
+    """Return the builder's prompts over one side's texts; of held-out ones, every setting."""
+    side = "held-out" if held_out else "train"
+    texts, names = random.Random(f"{seed}/{side}"), random.Random(seed)
+    own = ["".join(names.sample(LETTERS, 3)) for _ in range(TOPICS)]
+    documents = []
+    for topic, words in enumerate(TOPIC_WORDS):
+        for number in range(TEXTS):
+            text = f"f{texts.randrange(FILLERS)} {texts.choice(words)}"
+            name = f"{side}-{topic}-{number}"
+            documents.append(
+                Document(f"w:{name}", name, "", text, meta={"fields": {"text": text, "label": own[topic]}})
+            )
+    how = SymbolPairs(
+        labels=labels,
+        categories=("combinations",),
+        min_exemplars=2,
+        max_exemplars=2,
+        eval_exemplars=2,
+        max_classes=CLASSES,
+        prompts_per_text=80,
+    )
+    return symbol_pairs(documents, how, seed, held_out=held_out)
+
+
+def jumbled(pair: Pair, seed: int) -> Pair:
+    """Return a prompt whose exemplars carry the same labels in another order: they tell no rule."""
+    shown, asked = _exemplars(pair)
+    labels = [label for _, label in shown]
+    random.Random(f"{seed}/{pair.pair_id}").shuffle(labels)
+    return _written(pair, [(text, label) for (text, _), label in zip(shown, labels, strict=True)], asked)
+
+
+def turned(pair: Pair) -> Pair:
+    """Return a prompt in which every class has the next one's label; so has the right answer."""
+    names = pair.check["candidates"]
+    turn = dict(zip(names, [*names[1:], names[0]], strict=True))
+    shown, asked = _exemplars(pair)
+    other = _written(pair, [(text, turn[label]) for text, label in shown], asked)
+    return replace(other, completion=turn[pair.completion])
+
+
+def _exemplars(pair: Pair) -> tuple[list[tuple[str, str]], str]:
+    *shown, asked = pair.prompt.split("\n\n")
+    return [(text, label) for text, _, label in (one.rpartition("\n") for one in shown)], asked
+
+
+def _written(pair: Pair, shown: Sequence[tuple[str, str]], asked: str) -> Pair:
+    return replace(pair, prompt="\n\n".join([*(f"{text}\n{label}" for text, label in shown), asked]))
+
+
+def encode(text: str) -> list[int]:
+    """Return the tokens of a text or a label; of a label its letters, the last first: that is any, the first A to N."""
+    words = [word for word in text.split() if word not in LAYOUT_WORDS]
+    return [IDS[token] for word in words for token in ([word] if word in IDS else reversed(word))]
+
+
+def encode_prompt(pair: Pair) -> list[int]:
+    """Return the tokens of a prompt, up to where the answer begins."""
+    shown, asked = _exemplars(pair)
+    return [
+        *(token for text, label in shown for token in [*encode(text), *encode(label), IDS["gap"]]),
+        *encode(asked),
+    ]
+
+
+def encode_pair(pair: Pair) -> tuple[list[int], list[int]]:
+    """Return the tokens of a prompt with its answer, and which are learned: labels of a class that was shown before."""
+    ids: list[int] = []
+    mask: list[int] = []
+    shown, asked = _exemplars(pair)
+    before: set[str] = set()
+    for text, label in [*shown, (asked, pair.completion)]:
+        words, letters = encode(text), encode(label)
+        ids += [*words, *letters, IDS["gap"]]
+        mask += [0] * len(words) + [int(label in before)] * (len(letters) + 1)
+        before.add(label)
+    return ids, mask
+
+
+def train_model(folder: Path, pairs: Sequence[Pair], steps: int, seed: int) -> Any:
+    """Return a Llama of two layers after `steps` of the real engine."""
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=IDS["end"],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+        imitate_attention(model)
+    training = TrainingConfig(
+        steps=steps,
+        global_batch_tokens=32 * SEQ_LEN,
+        seq_len=SEQ_LEN,
+        objective=CausalLm(),
+        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
+        schedule=Cosine(),
+        checkpoint_every_steps=steps,
+        evaluate_every_steps=steps,
+        seed=seed,
+    )
+    rows = pack_examples([encode_pair(pair) for pair in pairs], SEQ_LEN)
+    run_small(folder, model, training, rows=rows, micro_batch_rows=32)
+    return model.eval()
+
+
+@torch.inference_mode()
+def share_right(model: Any, pairs: Sequence[Pair]) -> float:
+    """Return how often the right one of a prompt's candidates is the likeliest whole label."""
+    right = 0
+    for pair in pairs:
+        prompt = encode_prompt(pair)
+        totals = []
+        for candidate in pair.check["candidates"]:
+            label = encode(candidate)
+            rows = model(input_ids=torch.tensor([[*prompt, *label]])).logits[0].log_softmax(-1)
+            totals.append(sum(float(rows[len(prompt) - 1 + at, token]) for at, token in enumerate(label)))
+        right += pair.check["candidates"][max(range(len(totals)), key=totals.__getitem__)] == pair.completion
+    return right / len(pairs)
