@@ -124,13 +124,6 @@ class Recipe(Config):
                         "{kind: mixture, datasets: [{name: retrieval, rows: 0.5}, {name: pairs, rows: 0.5}], terms: [{objective: "
                         "{kind: contrastive}, dataset: retrieval}, {objective: {kind: causal_lm}, dataset: pairs}]}."
                     )
-            wanted = {dataset for _, dataset in kinds_of(objective)}
-            for name in sorted(datasets) if None not in wanted else ():
-                if name not in wanted:
-                    raise ValueError(
-                        f"{place}.objective: no term is computed on dataset {name!r}, so its share of the rows would teach nothing. "
-                        f"Leave it out, or add a term with dataset: {name}."
-                    )
             if reason := training.why_not_on(self.compute):
                 raise ValueError(f"{place}: {reason}")
             workers = training.exchange.workers if isinstance(training.exchange, LocalSgd) else self.compute.workers

@@ -186,7 +186,7 @@ OF_BOTH = (
         ),
         (
             [f"pretraining.objective={OF_BOTH.format(0.5, 0.5, '{objective: {kind: prefix_lm}, dataset: text}')}"],
-            "no term .* 'pairs'",
+            "dataset 'pairs' .* no term",
         ),
         (
             [f"pretraining.objective={OF_BOTH.format(0.99, 0.01, '{dataset: pairs}')}"],
