@@ -5,13 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+def label(name: str) -> str:
+    """Return how a form names a field or a choice: `learning_rate` -> `Learning rate`."""
+    return (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 class Config(BaseModel):
     """A closed and frozen set of values. An unknown key, infinity or NaN is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema with labels for a form: every field has one, and a choice is called by its `kind`."""
+        schema = handler(core)
+        model = handler.resolve_ref_schema(schema)
+        kind = cls.model_fields.get("kind")
+        model["title"] = label(str(kind.default) if kind is not None else cls.__name__.removesuffix("Config"))
+        for name, field in model.get("properties", {}).items():
+            field["title"] = label(name)
+            if "const" in field:  # one to choose from: a form lets nobody type another
+                field.setdefault("enum", [field["const"]])
+                field.setdefault("description", "Which choice this is.")
+        return schema
 
     def key_revision(self) -> int:
         """Return how often what these values lead to has changed while what most values lead to has not; it is in the key.
