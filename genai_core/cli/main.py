@@ -322,6 +322,38 @@ def ui(host: Host = "127.0.0.1", prefect_port: PrefectPort = 4200, mlflow_port: 
     raise typer.Exit(serve(host, Ports(prefect_port, mlflow_port), PAGES))
 
 
+@app.command()
+def deploy(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")
+    ] = "quickstart",
+    set_: Overrides = [],  # noqa: B006
+    cron: Annotated[
+        list[str],
+        typer.Option(metavar="FLOW=CRON", help="Schedule of a flow, such as 'recursion=0 1 * * *'; repeatable."),
+    ] = [],  # noqa: B006
+    timezone: Annotated[str, typer.Option(help="Time zone of --cron; default: UTC.")] = "",
+    active: Annotated[
+        bool | None,
+        typer.Option("--active/--inactive", help="Switch the schedules on or off; default: as they are, first off."),
+    ] = None,
+    notify: Annotated[
+        str,
+        typer.Option(
+            metavar="URL|BLOCK", help="Where failed, crashed and refused runs are told: a webhook, or SLUG/NAME."
+        ),
+    ] = "",
+    pool: Annotated[str, typer.Option(help="Work pool; default: genai.")] = "",
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Undo parameters that were changed in Prefect's page.")
+    ] = False,
+) -> None:
+    """Deploy every flow of a recipe on a Prefect server, with queue, schedules and automations; twice changes nothing."""
+    from genai_core.cli.deploy import Choices, deploy
+
+    deploy(recipe, set_, Choices(cron, timezone, active, notify, pool, reset))
+
+
 @bench_app.command("objectives")
 def bench_objectives(
     only: Annotated[list[str], typer.Option(help="One claim's name; repeatable. Without it, all.")] = [],  # noqa: B006
