@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
-from flows.lifecycle import argue_and_promote, correct, grow, learn_instructions, learn_text, report_of
+from flows.lifecycle import argue_and_promote, correct, end_of, grow, learn_instructions, learn_text
 from flows.session import flow_session
 from genai_core.config.recipe import Recipe
 from tasks.sources import resolve_writer
@@ -20,7 +21,7 @@ def walk(recipe: Recipe) -> None:
 
 
 @flow(name="evaluation", flow_run_name="evaluation {recipe.name}")
-def evaluation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
+def evaluation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any] | State[dict[str, Any]]:  # noqa: B006 (a default shown in the form)
     """Measure candidate, base and champion alike; register the candidate and let the gate decide.
 
     Args:
@@ -29,4 +30,4 @@ def evaluation(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # no
     """
     with flow_session(recipe, refresh) as session:
         walk(recipe.seeded())
-        return report_of(session)
+        return end_of(session)

@@ -28,12 +28,14 @@ LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
 
 def leave_behind(session: Session, recipe: Recipe, status: str, ended: str) -> None:
-    """Show a flow run that has ended (completed, refused, failed, interrupted) in Prefect and MLflow, and end its record.
+    """Show a flow run that has ended (completed, refused, failed, interrupted, suspended) in Prefect and MLflow, and end its record.
 
     The page is made where something was computed; who presses Ctrl-C does not wait for it.
     """
     page: dict[str, Any] = {}
-    if status != "interrupted" and any(row.status in {"computed", "refused"} for row in session.rows):
+    if status not in {"interrupted", "suspended"} and any(
+        row.status in {"computed", "refused"} for row in session.rows
+    ):
         page = _attempt("describe the run", lambda: _describe(session, recipe, status)) or {}
     _attempt("leave the table", lambda: _leave_table(session))
     _attempt("leave the evidence", lambda: _leave_evidence(session, page))

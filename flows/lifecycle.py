@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from flows.approval import ask
 from flows.session import flow_session
 from genai_core.config.recipe import Recipe
 from genai_core.recursion.generations import Generations
@@ -14,6 +17,7 @@ from genai_core.storage.artifact import ArtifactRef
 from tasks.augmentation import augment
 from tasks.correction import measure_correction, refuse_if_worse, sample_corrections
 from tasks.evaluation import evaluate
+from tasks.events import REFUSED
 from tasks.finetuning import tune
 from tasks.pretraining import pretrain
 from tasks.registry import champion_of, promote, verify
@@ -118,7 +122,8 @@ def argue_and_promote(base: ArtifactRef, candidate: ArtifactRef, corpus: Artifac
     champion_report = None
     if champion is not None and champion.digest != candidate.digest:
         champion_report = measure(champion, corpus, recipe, "champion", "sealed")
-    promote(candidate, base_report, candidate_report, champion_report, recipe)
+    decision = ask(candidate, base_report, candidate_report, champion_report, recipe)
+    promote(candidate, base_report, candidate_report, champion_report, recipe, decision)
 
 
 def live(recipe: Recipe) -> None:
@@ -136,7 +141,7 @@ def live(recipe: Recipe) -> None:
 
 
 @flow(name="lifecycle", flow_run_name="{recipe.name}", validate_parameters=True)
-def lifecycle(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noqa: B006 (a default shown in the form)
+def lifecycle(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any] | State[dict[str, Any]]:  # noqa: B006 (a default shown in the form)
     """Take text through every stage and leave a registered model behind.
 
     Args:
@@ -145,9 +150,20 @@ def lifecycle(recipe: Recipe, refresh: list[str] = []) -> dict[str, Any]:  # noq
     """
     with flow_session(recipe, refresh) as session:
         live(recipe)
-        return report_of(session)
+        return end_of(session)
 
 
 def report_of(session: Session) -> dict[str, Any]:
     """Return the stages and the model of a session as JSON."""
     return {"stages": [row.to_json() for row in session.rows], "model": session.model}
+
+
+def end_of(session: Session) -> dict[str, Any] | State[dict[str, Any]]:
+    """Return the report, in a state that says so if the gate has refused: the run is done, the champion unchanged."""
+    report = report_of(session)
+    if session.model is None or session.model["gate"]["passed"]:
+        return report
+    reasons = "; ".join(session.model["gate"]["reasons"])
+    return Completed(
+        name=REFUSED, message=f"The gate refused, the champion is unchanged: {reasons}"[:2000], data=report
+    )

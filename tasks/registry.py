@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -16,7 +18,9 @@ from tasks.stage import RETRY, hold, run_stage
 if TYPE_CHECKING:
     from genai_core.evaluation.compare import Report
     from genai_core.evaluation.gates import Verdict
+    from genai_core.tracking.card import Evidence
     from genai_core.tracking.lineage import Node
+    from tasks.approval import Decision
 
 
 @task(name="verify", cache_policy=NO_CACHE, **RETRY)
@@ -37,21 +41,14 @@ def champion_of(recipe: Recipe) -> ArtifactRef | None:
     return session.store.find(found.artifact.key)
 
 
-@task(name="promote", cache_policy=NO_CACHE, **RETRY)
-def promote(
-    candidate: ArtifactRef,
-    base_report: ArtifactRef,
-    candidate_report: ArtifactRef,
-    champion_report: ArtifactRef | None,
-    recipe: Recipe,
-) -> dict[str, Any]:
-    """Judge the sealed reports, register the candidate, and make it champion if the gate passes."""
+def weigh(
+    base_report: ArtifactRef, candidate_report: ArtifactRef, champion_report: ArtifactRef | None, recipe: Recipe
+) -> tuple[dict[str, Report], Verdict]:
+    """Return the sealed reports by role, and what the gate says of them."""
     from genai_core.evaluation.compare import Report
     from genai_core.evaluation.gates import judge
 
     session = current_session()
-    watch = Stopwatch()
-    session.on_event({"type": "stage", "title": "promote"})
     reports = {
         role: Report.read(session.store.fetch(ref))
         for role, ref in (("candidate", candidate_report), ("base", base_report), ("champion", champion_report))
@@ -65,6 +62,26 @@ def promote(
         draws=recipe.evaluation.bootstrap_draws,
         seed=recipe.evaluation.seed,
     )
+    return reports, verdict
+
+
+@task(name="promote", cache_policy=NO_CACHE, **RETRY)
+def promote(
+    candidate: ArtifactRef,
+    base_report: ArtifactRef,
+    candidate_report: ArtifactRef,
+    champion_report: ArtifactRef | None,
+    recipe: Recipe,
+    decision: Decision | None = None,
+) -> dict[str, Any]:
+    """Judge the sealed reports, register the candidate, and make it champion if the gate, and who was asked, let it pass."""
+    session = current_session()
+    watch = Stopwatch()
+    session.on_event({"type": "stage", "title": "promote"})
+    reports, verdict = weigh(base_report, candidate_report, champion_report, recipe)
+    if decision is not None:
+        reasons = (*verdict.reasons, decision.reason)
+        verdict = replace(verdict, passed=verdict.passed and decision.promote, reasons=reasons)
     # of two runs with one candidate the second finds what the first has registered, and registers nothing beside it
     with hold(session, "promote", {"model": recipe.promotion.model_name, "candidate": candidate.digest}):
         return register(session, candidate, reports, verdict, recipe, watch)
@@ -132,18 +149,12 @@ def count_sealed_openings(session: Session, model: ArtifactRef) -> int:
     )
 
 
-def write_card(
-    session: Session, candidate: ArtifactRef, reports: dict[str, Report], verdict: Verdict, recipe: Recipe
-) -> str:
-    """Return the model card: data, lineage, evidence against base and champion, the gate's reasons."""
+def evidence_of(reports: Mapping[str, Report], recipe: Recipe) -> list[Evidence]:
+    """Return every sealed figure of the candidate against base and champion, with its interval."""
     from genai_core.evaluation.compare import compare
-    from genai_core.models.diffusion_folder import read_writer
-    from genai_core.tracking.card import CAUSAL, DIFFUSION, Evidence, model_card
-    from genai_core.tracking.licences import licences_of
-    from genai_core.tracking.lineage import lineage
+    from genai_core.tracking.card import Evidence
 
-    origin = lineage(session.store.manifest, candidate)
-    evidence = [
+    return [
         Evidence(
             figure=f"sealed/{difference.metric}",
             against=against,
@@ -160,10 +171,22 @@ def write_card(
             reports["candidate"], reports[against], draws=recipe.evaluation.bootstrap_draws, seed=recipe.evaluation.seed
         )
     ]
+
+
+def write_card(
+    session: Session, candidate: ArtifactRef, reports: dict[str, Report], verdict: Verdict, recipe: Recipe
+) -> str:
+    """Return the model card: data, lineage, evidence against base and champion, the gate's reasons."""
+    from genai_core.models.diffusion_folder import read_writer
+    from genai_core.tracking.card import CAUSAL, DIFFUSION, model_card
+    from genai_core.tracking.licences import licences_of
+    from genai_core.tracking.lineage import lineage
+
+    origin = lineage(session.store.manifest, candidate)
     return model_card(
         model_name=recipe.promotion.model_name,
         lineage=origin,
-        evidence=evidence,
+        evidence=evidence_of(reports, recipe),
         figures=reports["candidate"].figures,
         gate_passed=verdict.passed,
         gate_reasons=verdict.reasons,

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect.context import TaskRunContext
+from prefect.exceptions import TerminationSignal
 
 from genai_core.config.base import Config
 from genai_core.errors import (
@@ -29,6 +30,7 @@ from genai_core.stages.registry import STAGES, Stage
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.storage.claims import Claim, acquire
 from genai_core.storage.digest import digest_json, stage_key
+from tasks.events import tell_published
 from tasks.outbox import settle_reused
 from tasks.session import Session, StageRow, Stopwatch, current_session
 
@@ -164,7 +166,7 @@ def _compute(
         if not isinstance(error, ClaimLostError):
             with suppress(StorageError):  # what ended the stage is told, not that the store cannot note it
                 claim.release(f"{type(error).__name__}: {error}"[:300])
-        status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+        status = "interrupted" if isinstance(error, (InterruptedRunError, TerminationSignal)) else "failed"
         session.on_event({"type": "stage-ended", "title": title, "status": status})
         if not isinstance(error, (TransientError, ClaimLostError)):
             with suppress(StorageError):
@@ -173,6 +175,7 @@ def _compute(
     claim.stop_heartbeat()
     ref = ArtifactRef.model_validate(outcome["artifact"])
     session.add(StageRow(title, "computed", watch.seconds(), ref, outcome["metrics"], outcome["told"]))
+    tell_published(ref, stage=spec.name, recipe_name=session.recipe_name)
     return ref
 
 

@@ -2,7 +2,8 @@
 
     a run of ours fails, crashes, times out or is refused   -> a notification, where a place for it was given
     a run of ours gives no sign of life                     -> it has crashed: its place in the queue is free again
-    a run of ours has crashed                               -> it is queued again, and resumes (flows/session.py counts)
+    a run of ours has crashed                               -> it is queued again, and resumes (flows/session.py counts);
+                                                               off at first, for who stops a worker may not want that
     the flow `augmentation` publishes a new dataset         -> the fine-tuning of its recipe, on that dataset
 
 They are known by name, and marked with a digest of what they were made as. One that has the mark is left alone, whatever
@@ -35,7 +36,7 @@ SUBJECT = "genai: {{ flow_run.name }} ({{ flow.name }}) {{ flow_run.state.name }
 BODY = """\
 Flow run {{ flow_run.name }} of {{ flow.name }} ended as {{ flow_run.state.name }}.
 {{ flow_run.state.message or '' }}
-{{ flow_run | ui_url }}"""
+{{ (flow_run | ui_url) or 'PAGE/runs/flow-run/' ~ flow_run.id }}"""
 
 
 def notifier(client: SyncPrefectClient, where: str) -> UUID | None:
@@ -81,8 +82,13 @@ def _of_ours() -> dict[str, Any]:
     }
 
 
-def of_server(notify: UUID | None) -> list[AutomationCore]:
-    """Return the automations for all runs of ours on a server."""
+def of_server(notify: UUID | None, page: str) -> list[AutomationCore]:
+    """Return the automations for all runs of ours on a server.
+
+    Args:
+        notify: the block that notifications go to.
+        page: address of the server's pages, for one that does not know its own (PREFECT_UI_URL).
+    """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState, SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -110,7 +116,8 @@ def of_server(notify: UUID | None) -> list[AutomationCore]:
         ),
         AutomationCore(
             name="genai: a crashed run resumes",
-            description="It is queued again and goes on where it was. What crashes too often fails.",
+            description="It is queued again and goes on where it was. What crashes too often fails. Off until you switch it on.",
+            enabled=False,
             trigger=EventTrigger(
                 **_of_ours(),
                 for_each={"prefect.resource.id"},
@@ -135,7 +142,7 @@ def of_server(notify: UUID | None) -> list[AutomationCore]:
                     expect={f"prefect.flow-run.{end}" for end in ("Failed", "Crashed", "TimedOut", REFUSED)},
                     posture=Posture.Reactive,
                 ),
-                actions=[SendNotification(block_document_id=notify, subject=SUBJECT, body=BODY)],
+                actions=[SendNotification(block_document_id=notify, subject=SUBJECT, body=BODY.replace("PAGE", page))],
             )
         )
     return wanted

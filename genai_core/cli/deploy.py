@@ -104,7 +104,7 @@ def bring_all(
             outcomes = [bring(client, one, reset=choices.reset) for one in wanted]
             found = {one.flow: one.id for one in outcomes}
             automations = [
-                *of_server(notifier(client, choices.notify)),
+                *of_server(notifier(client, choices.notify), page_of(api)),
                 of_recipe(wanted[0].name, found["finetuning"]),
             ]
             brought = [(one.name, bring_automation(client, one)) for one in automations]
@@ -115,6 +115,11 @@ def bring_all(
                 f"The Prefect server at {shown(api)} refused with {code}: {error.response.text[:300]}{hint}"
             ) from error
     return made, outcomes, brought
+
+
+def page_of(api: str) -> str:
+    """Return the address of the pages of a server, without credentials in it."""
+    return shown(api).rstrip("/").removesuffix("/api")
 
 
 def _first_line(error: BaseException) -> str:
@@ -144,6 +149,5 @@ def show(
         console.print(
             Text("Nobody is told of failed or refused runs: --notify https://... says where.", style="yellow")
         )
-    page = shown(api).removesuffix("/api")
-    console.print(Text(f"Page     {page}/v2/deployments", style="dim"))
+    console.print(Text(f"Page     {page_of(api)}/v2/deployments", style="dim"))
     console.print(Text(f"Worker   prefect worker start --pool {pool}", style="dim"))

@@ -88,7 +88,7 @@ def read_wanted(recipe: Recipe, pool: str, directory: Path, settings: Mapping[st
                 name=recipe.name,
                 description=f"{entry['description']} Recipe {recipe.name}: {recipe.description}".strip(" :"),
                 tags=tuple(recipe.name if tag == entry["name"] else tag for tag in entry["tags"]),
-                parameters={"recipe": recipe.model_dump(mode="json")},
+                parameters={"recipe": recipe.model_dump(mode="json"), "refresh": []},
                 pool=pool or work_pool["name"],
                 queue=work_pool["work_queue_name"],
                 job_variables=work_pool["job_variables"],

@@ -1,44 +1,33 @@
-"""The worker of `genai up`: registers the deployments, then this process becomes Prefect's worker of the pool `genai`.
+"""The worker of `genai up`: deploys two recipes, then this process becomes Prefect's worker of the pool `genai`.
 
-    python -m genai_core.cli.flow_worker NAME          environment: PREFECT_API_URL, GENAI_*
-
-What is registered already and has not changed is left alone, so that what a person has changed in Prefect's page stays.
+python -m genai_core.cli.flow_worker NAME          environment: PREFECT_API_URL, GENAI_*
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import genai_core
 from genai_core.cli.asking import ask, prefect_credentials
-from genai_core.cli.services import read_address
-from genai_core.config.load import list_recipes, recipe_folder
+from genai_core.cli.deploy import Choices, deploy
+from genai_core.config.load import recipe_folder
 from genai_core.config.settings import read_settings
 from genai_core.errors import ConfigError, GenaiCoreError, TransientError
 from genai_core.storage.digest import digest_json
 
 POOL = "genai"
-FILE = "deployments/prefect.yaml"
+RECIPES = ("quickstart", "minute")
+"""Every flow of these is deployed; `genai deploy` adds others."""
+
 PATIENCE_SECONDS = 10.0
 
 
 def project_folder() -> Path:
     """Return the folder that holds `deployments` and `flows`: a checkout, or where packages are installed."""
     return recipe_folder().parent.parent
-
-
-def deployment_names() -> list[str]:
-    """Return the names in the deployment file that comes with the package."""
-    content = yaml.safe_load((project_folder() / FILE).read_text(encoding="utf-8"))
-    return [str(deployment["name"]) for deployment in content["deployments"]]
 
 
 def call(api: str, path: str, body: Any = None, method: str = "") -> Any:
@@ -89,55 +78,16 @@ def bury_dead_runs(api: str, home: Path) -> None:
         print(f"{run['name']} had been {run['state']['name']}: Crashed", flush=True)
 
 
-def fingerprint() -> str:
-    """Return a digest of all that a registration is made from."""
-    texts = [path.read_text(encoding="utf-8") for path in (project_folder() / FILE, *list_recipes())]
-    return digest_json([texts, str(project_folder()), genai_core.__version__])
-
-
-def register(api: str, home: Path) -> None:
-    """Make the work pool if there is none, and register the deployments if they are new or have changed.
-
-    Which schedules are on stays as it is: the file says only how a new one begins.
-    """
-    if call(api, f"/work_pools/{POOL}") is None:
-        prefect("work-pool", "create", POOL, "--type", "process")
-    memory = home / "services" / "deployments.json"
-    remembered = json.loads(memory.read_text()) if memory.exists() else {}
-    place = "home" if api == f"{read_address(home, 'prefect')}/api" else api  # the home's own has any port
-    wanted, before = fingerprint(), deployments(api)
-    if remembered.get(place) == wanted and {*before} >= {*deployment_names()}:
-        return
-    active = {(name, row["slug"]): row["active"] for name, found in before.items() for row in found["schedules"]}
-    prefect("--no-prompt", "deploy", "--all", "--prefect-file", FILE)
-    for name, found in deployments(api).items():
-        for row in found["schedules"]:
-            was = active.get((name, row["slug"]), row["active"])
-            if was != row["active"]:
-                call(api, f"/deployments/{found['id']}/schedules/{row['id']}", {"active": was}, "PATCH")
-    memory.write_text(json.dumps({**remembered, place: wanted}))
-
-
-def deployments(api: str) -> dict[str, Any]:
-    """Return the deployments of our pool that Prefect has, by name."""
-    rows = call(api, "/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}}) or []
-    return {row["name"]: row for row in rows}
-
-
-def prefect(*arguments: str) -> None:
-    """Run Prefect's command in the folder of the deployments. Raises TransientError with the end of what it printed."""
-    command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(command, cwd=project_folder(), capture_output=True, text=True, check=False)
-    print(done.stdout + done.stderr, flush=True)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip()[-500:]
-        raise TransientError(f"prefect {' '.join(arguments)} ended with {done.returncode}: {said}")
+def register() -> None:
+    """Deploy the recipes that `genai up` serves: what is there and has not changed stays as a person has left it."""
+    for name in RECIPES:
+        deploy(name, [], Choices())
 
 
 def become_worker(name: str) -> None:
     """Register the deployments; then replace this process by Prefect's worker."""
     api, home = os.environ["PREFECT_API_URL"], read_settings().home
-    register(api, home)
+    register()
     if name.endswith("-1"):  # a later one follows a worker whose flows go on
         bury_dead_runs(api, home)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]

@@ -33,6 +33,7 @@ app.add_typer(models_app, name="models")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure what the methods do, in small.")
 app.add_typer(bench_app, name="bench")
 
+RecipeName = Annotated[str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")]
 StorageUri = Annotated[
     str, typer.Option("--storage", metavar="URI", help="Artifact store: a folder or s3://bucket/prefix.")
@@ -47,8 +48,7 @@ FlowName = Annotated[
     typer.Option(
         "--flow",
         metavar="NAME",
-        help="How far to go, or where else: augmentation, pretraining, finetuning, recursion, correction, evaluation; erasure; "
-        "comparison.",
+        help="augmentation, pretraining, finetuning, recursion, correction, evaluation; erasure; comparison.",
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -64,7 +64,7 @@ def root(debug: Debug = False) -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")],
+    recipe: RecipeName,
     set_: Overrides = [],  # noqa: B006
     report: Annotated[Path | None, typer.Option(help="Write what the end table shows as JSON.")] = None,
     storage: StorageUri = "",
@@ -324,29 +324,14 @@ def ui(host: Host = "127.0.0.1", prefect_port: PrefectPort = 4200, mlflow_port: 
 
 @app.command()
 def deploy(
-    recipe: Annotated[
-        str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")
-    ] = "quickstart",
+    recipe: RecipeName = "quickstart",
     set_: Overrides = [],  # noqa: B006
-    cron: Annotated[
-        list[str],
-        typer.Option(metavar="FLOW=CRON", help="Schedule of a flow, such as 'recursion=0 1 * * *'; repeatable."),
-    ] = [],  # noqa: B006
+    cron: Annotated[list[str], typer.Option(metavar="FLOW=CRON", help="Schedule of a flow; repeatable.")] = [],  # noqa: B006
     timezone: Annotated[str, typer.Option(help="Time zone of --cron; default: UTC.")] = "",
-    active: Annotated[
-        bool | None,
-        typer.Option("--active/--inactive", help="Switch the schedules on or off; default: as they are, first off."),
-    ] = None,
-    notify: Annotated[
-        str,
-        typer.Option(
-            metavar="URL|BLOCK", help="Where failed, crashed and refused runs are told: a webhook, or SLUG/NAME."
-        ),
-    ] = "",
+    active: Annotated[bool | None, typer.Option("--active/--inactive", help="Switch the schedules; first off.")] = None,
+    notify: Annotated[str, typer.Option(metavar="URL|BLOCK", help="Who is told of failed and refused runs.")] = "",
     pool: Annotated[str, typer.Option(help="Work pool; default: genai.")] = "",
-    reset: Annotated[
-        bool, typer.Option("--reset", help="Undo parameters that were changed in Prefect's page.")
-    ] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Undo parameters that were changed in the page.")] = False,
 ) -> None:
     """Deploy every flow of a recipe on a Prefect server, with queue, schedules and automations; twice changes nothing."""
     from genai_core.cli.deploy import Choices, deploy

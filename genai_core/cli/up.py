@@ -31,7 +31,7 @@ from rich.console import Console
 
 from genai_core.cli.asking import ask, mlflow_credentials
 from genai_core.cli.board import Board
-from genai_core.cli.flow_worker import POOL, deployment_names, online_workers, project_folder, worker_name
+from genai_core.cli.flow_worker import POOL, RECIPES, online_workers, project_folder, worker_name
 from genai_core.cli.kept import FlowWorker, KeptPrefect, other_port
 from genai_core.cli.services import (
     answers,
@@ -233,7 +233,7 @@ class Platform:
             self._worker_is_online,
             command,
             self.worker_environment,
-            note=f"deployments: {', '.join(deployment_names())}",
+            note=f"deployments: {', '.join(RECIPES)}",
             after=(self.prefect, self.mlflow, self.ray),
             kind=FlowWorker,
         )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from genai_core.config.base import Config, NonNegativeInt, PositiveInt
+from genai_core.config.base import Config, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 
 class ComputeConfig(Config):
@@ -45,6 +45,10 @@ class ComputeConfig(Config):
     )
     max_failures: NonNegativeInt = Field(
         default=3, description="Lost workers that Ray Train replaces before the job fails."
+    )
+    max_hours: NonNegativeFloat = Field(
+        default=0.0,
+        description="Hours after which a run stops at its next good point, to be resumed; 0 = it may take any time.",
     )
     ray_address: str = Field(
         default="",

@@ -191,6 +191,15 @@ class PromotionConfig(Config):
     )
     gate: GateConfig = Field(default=GateConfig(), description="What a candidate must show to become champion.")
     force: bool = Field(default=False, description="Promote a version again that was rolled back before.")
+    approval: Annotated[bool, NotIdentity()] = Field(
+        default=False,
+        description="Where the gate passes, ask a person before the champion moves: a deployed run is suspended and shows the "
+        "evidence; one from the command line registers the candidate and moves nothing.",
+    )
+    approval_hours: Annotated[PositiveFloat, NotIdentity()] = Field(
+        default=168.0,
+        description="Hours that a suspended run waits for the decision; then it fails, and can be run again.",
+    )
     max_logit_difference: PositiveFloat = Field(
         default=1e-4, description="Largest difference between the published folder's logits and ours."
     )

@@ -6,6 +6,7 @@ The job outlives its flow. A new flow run finds it under the same name and re-at
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from genai_core.storage.open import open_store
 
 if TYPE_CHECKING:
     from genai_core.stages.contract import StageJob
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 PENDING_DEADLINE_SECONDS = 600.0
@@ -71,10 +74,10 @@ class JobsLauncher:
         objects = open_store(job.storage_uri, self._settings, probe=False)
         message = {"job": job.model_dump(mode="json"), "claim": claim.to_json()}
         objects.put(f"jobs/{name}.json", json.dumps(message).encode())
-        self._submit(name, job)
         read = 0
         submitted = time.monotonic()
         try:
+            self._submit(name, job)
             while True:
                 status = self._status(name)
                 read = self._mirror(name, read, on_row)
@@ -86,7 +89,7 @@ class JobsLauncher:
                     raise StageFailedError(f"Ray job {name} has been pending for {PENDING_DEADLINE_SECONDS:.0f} s.")
                 time.sleep(POLL_SECONDS)
         except BaseException:  # also Prefect's TerminationSignal, which is not an Exception
-            self._client.stop_job(name)
+            self._stop(name)
             raise
         outcome = objects.get(f"jobs/{name}.outcome.json")
         if outcome is None:
@@ -96,6 +99,13 @@ class JobsLauncher:
         if "message" in result:
             raise getattr(errors, result["kind"], StageFailedError)(result["message"])
         return result
+
+    def _stop(self, name: str) -> None:
+        """Stop the job, if it was submitted; a server that does not answer must not hide why it is stopped."""
+        try:
+            self._client.stop_job(name)
+        except (RuntimeError, ConnectionError, OSError) as error:
+            log.warning("the Ray job %s may still run: %s", name, error)
 
     def _submit(self, name: str, job: StageJob) -> None:
         """Submit the job unless it is there. A head that has just started has no agent yet: it is asked again."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from calling import call_genai
 from fake_service import fake_service
 
@@ -36,6 +35,7 @@ from genai_core.cli.services import (
 )
 from genai_core.cli.supervise import Started, State
 from genai_core.cli.up import ALL, Platform, Ports, allowed_hosts, is_loopback, ray_folder, remove_ray_folder
+from genai_core.config.load import list_recipes
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError
 from genai_core.launch.head import head_command, head_environment, job_server
@@ -270,45 +270,10 @@ def test_a_keeper_that_nobody_needs_ends_at_once_when_it_is_told_to(
                 process.wait()
 
 
-def test_the_deployments_are_found_where_the_recipes_are() -> None:
-    names = flow_worker.deployment_names()
-    content = yaml.safe_load((flow_worker.project_folder() / flow_worker.FILE).read_text())
-    assert names == [one["name"] for one in content["deployments"]]
-    assert {"quickstart", "prepare", "minute"} <= {*names}
-    assert flow_worker.fingerprint() == flow_worker.fingerprint()
-
-
-def test_what_is_registered_and_unchanged_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(flow_worker, "prefect", lambda *arguments: calls.append(arguments))
-    services_folder(home)
-    have = [{"name": name, "id": name, "schedules": []} for name in flow_worker.deployment_names()]
-    answers: dict[str, Any] = {"/api/work_pools/genai": {"name": "genai"}, "/api/deployments/filter": have}
-    with fake_service(answers) as server:
-        api = f"{server}/api"
-        flow_worker.register(api, home)
-        assert [arguments[:3] for arguments in calls] == [("--no-prompt", "deploy", "--all")]
-        flow_worker.register(api, home)
-        assert len(calls) == 1
-        monkeypatch.setattr(flow_worker, "fingerprint", lambda: "changed")
-        flow_worker.register(api, home)
-        assert len(calls) == 2
-        answers["/api/deployments/filter"] = have[1:]
-        flow_worker.register(api, home)
-        assert len(calls) == 3
-        answers["/api/deployments/filter"] = have
-        flow_worker.register(api, home)
-        assert len(calls) == 3
-        write_address(home, "prefect", server)  # the home's own server, which has another port each time
-        flow_worker.register(api, home)
-        assert len(calls) == 4
-        assert json.loads((services_folder(home) / "deployments.json").read_text()) == {
-            api: "changed",
-            "home": "changed",
-        }
-        del answers["/api/work_pools/genai"]
-        flow_worker.register(api, home)
-        assert calls[4] == ("work-pool", "create", "genai", "--type", "process")
+def test_what_is_deployed_is_found_from_wherever_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (flow_worker.project_folder() / "flows").is_dir()
+    assert {path.stem for path in list_recipes()} >= {*flow_worker.RECIPES}
 
 
 def test_a_tracking_address_that_cannot_be_is_refused_before_anything_starts(
@@ -319,24 +284,6 @@ def test_a_tracking_address_that_cannot_be_is_refused_before_anything_starts(
     code, _, err = call_genai(monkeypatch, capsys, "up")
     assert code == 2 and "is not an SQLite database" in err
     assert not (home / "logs").exists()
-
-
-def test_a_schedule_that_a_person_has_switched_on_stays_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What deploying does to schedules, it switches off; and how that is undone."""
-    services_folder(home)
-    patched: list[tuple[str, Any, str]] = []
-    schedule = {"id": "s", "slug": "nightly", "active": True}
-    have = [{"name": name, "id": name, "schedules": [schedule]} for name in flow_worker.deployment_names()]
-
-    def call(api: str, path: str, body: Any = None, method: str = "") -> Any:
-        if method:
-            patched.append((path, body, method))
-        return json.loads(json.dumps(have)) if path == "/deployments/filter" else {}
-
-    monkeypatch.setattr(flow_worker, "call", call)
-    monkeypatch.setattr(flow_worker, "prefect", lambda *arguments: schedule.update(active=False))
-    flow_worker.register("http://prefect/api", home)
-    assert patched == [(f"/deployments/{one['name']}/schedules/s", {"active": True}, "PATCH") for one in have]
 
 
 def test_access_that_is_denied_is_not_tried_again(home: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -62,8 +63,15 @@ class House:
         request = urllib.request.Request(
             f"{self.url}/api{path}", data, {"Content-Type": "application/json"}, method=method or None
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            text = reply.read()
+        for left in reversed(range(6)):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as reply:
+                    text = reply.read()
+                break
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not left:  # 503: its SQLite is locked for now; nothing was done
+                    raise
+                time.sleep(1)
         return json.loads(text) if text else None
 
     def deployments(self) -> dict[str, dict[str, Any]]:

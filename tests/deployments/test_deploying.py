@@ -39,7 +39,7 @@ def test_it_makes_every_flow_with_queue_schedules_and_automations(house: House) 
     assert set(seen["deployments"]) == {f"{flow}/minute" for flow in WALKS}
     wanted = load_recipe("minute").model_dump(mode="json")
     for name, one in seen["deployments"].items():
-        assert one["parameters"] == {"recipe": wanted}
+        assert one["parameters"] == {"recipe": wanted, "refresh": []}
         assert set(one["tags"]) == {"genai", "minute", name.partition("/")[0]}
         assert one["work_queue_name"] == ("preparation" if name == "augmentation/minute" else "training")
         assert one["global_concurrency_limit"]["limit"] == 1
@@ -57,7 +57,7 @@ def test_it_makes_every_flow_with_queue_schedules_and_automations(house: House) 
     }
     assert seen["queues"] == {"default": None, "training": 1, "preparation": None}
     assert len(seen["automations"]) == 3
-    assert all(one["enabled"] for one in seen["automations"])
+    assert {one["name"] for one in seen["automations"] if not one["enabled"]} == {"genai: a crashed run resumes"}
 
 
 def test_twice_changes_nothing(house: House) -> None:
@@ -70,13 +70,13 @@ def test_twice_changes_nothing(house: House) -> None:
 def test_what_a_person_has_changed_stays_when_the_recipe_changes(house: House) -> None:
     found = house.deployments()["recursion/minute"]
     place = f"/deployments/{found['id']}"
-    mine = {"recipe": {**found["parameters"]["recipe"], "seed": 7}}
+    mine = {"recipe": {**found["parameters"]["recipe"], "seed": 7}, "refresh": []}
     house.api(place, {"parameters": mine, "tags": [*found["tags"], "mine"]}, "PATCH")
     house.api(f"{place}/schedules/{found['schedules'][0]['id']}", {"active": True}, "PATCH")
     house.api(f"{place}/schedules", [{"schedule": {"interval": 86400}, "active": False}])
-    [resumes] = [one for one in house.api("/automations/filter", {}) if "resumes" in one["name"]]
-    house.api(f"/automations/{resumes['id']}", {"enabled": False}, "PATCH")
-    house.api("/automations/", {**{key: resumes[key] for key in ("trigger", "actions")}, "name": "mine"})
+    [starts] = [one for one in house.api("/automations/filter", {}) if "fine-tuned on" in one["name"]]
+    house.api(f"/automations/{starts['id']}", {"enabled": False}, "PATCH")
+    house.api("/automations/", {**{key: starts[key] for key in ("trigger", "actions")}, "name": "mine"})
     house.api("/work_pools/genai/queues/training", {"concurrency_limit": 2}, "PATCH")
 
     said = house.deploy("minute", "--set", "pretraining.steps=16")
@@ -89,7 +89,7 @@ def test_what_a_person_has_changed_stays_when_the_recipe_changes(house: House) -
     assert {(one["slug"], one["active"]) for one in now["schedules"]} == {("nightly", True), (None, False)}
     assert seen["deployments"]["lifecycle/minute"]["parameters"]["recipe"]["pretraining"]["steps"] == 16
     assert {one["name"]: one["enabled"] for one in seen["automations"]}["mine"]
-    assert not next(one for one in seen["automations"] if "resumes" in one["name"])["enabled"]
+    assert not next(one for one in seen["automations"] if "fine-tuned on" in one["name"])["enabled"]
     assert seen["queues"]["training"] == 2
     assert picture(house) == seen
     assert "updated" not in house.deploy("minute", "--set", "pretraining.steps=16")

@@ -56,7 +56,7 @@ def test_every_deployment_is_given_its_whole_recipe() -> None:
         assert wanted != Recipe(name=wanted["name"]).model_dump(mode="json"), "a name alone would do: nothing is tested"
         step = deployment["build"][0]["deployments.steps.read_recipe"]
         found = {step["id"]: read_recipe(step["name"])}
-        assert apply_values(deployment["parameters"], found) == {"recipe": wanted}
+        assert apply_values(deployment["parameters"], found) == {"recipe": wanted, "refresh": []}
 
 
 @pytest.mark.platform
@@ -78,7 +78,7 @@ def test_what_is_deployed_holds_the_whole_recipe(tmp_path: Path) -> None:
     assert len(rows) == len(WALKS)
     for row in rows:
         assert row["name"] == "quickstart"
-        assert row["parameters"] == {"recipe": load_recipe("quickstart").model_dump(mode="json")}
+        assert row["parameters"] == {"recipe": load_recipe("quickstart").model_dump(mode="json"), "refresh": []}
 
 
 def test_every_flow_is_in_the_file_once() -> None:

@@ -24,7 +24,7 @@ def test_every_flow_is_wanted_under_the_name_of_the_recipe(tmp_path: Path) -> No
     for one in wanted:
         assert one.name == "minute"
         assert one.tags == ("genai", "minute", one.flow)
-        assert one.parameters == {"recipe": MINUTE.model_dump(mode="json")}
+        assert one.parameters == {"recipe": MINUTE.model_dump(mode="json"), "refresh": []}
         assert one.pull_steps == ({STEP: {"directory": str(tmp_path), "settings": {"GENAI_HOME": "/x"}}},)
         assert one.pool == "genai"
         assert not any(schedule.active for schedule in one.schedules)
