@@ -81,7 +81,7 @@ def test_a_rejected_candidate_ends_refused_and_is_told_of(house: House, told: tu
     assert run["state_type"] == "COMPLETED"
     assert "rejected by a person: too little" in run["state"]["message"]
     assert aliases(house) == {"champion": "1"}
-    until(lambda: [one for one in heard if "too little" in one["text"]], 30, lambda: f"nobody was told: {heard}")
+    until(lambda: [one for one in heard if "too little" in one["text"]], 150, lambda: f"nobody was told: {heard}")
     assert "Refused" in heard[-1]["text"]
     assert f"/runs/flow-run/{run_id}" in heard[-1]["text"]
 
