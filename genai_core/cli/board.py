@@ -53,10 +53,6 @@ class Board:
             self._console.print(line_of(service), soft_wrap=True)
         self._console.file.flush()
 
-    def say(self, text: str) -> None:
-        """Print a remark above the lines."""
-        self._console.print(Text(text, style="dim"), soft_wrap=True)
-
     def _draw(self) -> Any:
         grid = Table.grid()
         grid.add_column(no_wrap=True, overflow="ellipsis")  # one line a service, however narrow the window is

@@ -14,8 +14,8 @@ import psutil
 
 from genai_core.cli.findings import Finding, judge, note
 from genai_core.cli.recipes import human_bytes
-from genai_core.cli.services import free_port, read_address
-from genai_core.cli.up import Ports, outside_prefect
+from genai_core.cli.services import free_port, outside_prefect, read_address
+from genai_core.cli.up import Ports
 from genai_core.config.settings import Settings
 from genai_core.launch.cluster import cores
 

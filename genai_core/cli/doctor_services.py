@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 import genai_core
 from genai_core.cli.asking import Answer, ask, mlflow_credentials, prefect_credentials
 from genai_core.cli.findings import Finding, judge, note
-from genai_core.cli.flow_worker import POOL
-from genai_core.cli.services import live_mlflow, live_prefect, read_address
-from genai_core.cli.up import outside_prefect
+from genai_core.cli.flow_worker import POOL, online_workers
+from genai_core.cli.services import live_mlflow, live_prefect, outside_prefect, read_address
 from genai_core.config.settings import Settings
 from genai_core.errors import GenaiCoreError, TransientError
 from genai_core.launch.checkup import ask_cluster
@@ -67,9 +66,10 @@ def look_at_prefect(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield same_version("prefect", str(told.json() or "unknown"), place)
-    path = f"{api}/work_pools/{POOL}/workers/filter"
-    workers = ask(path, body={}, headers=prefect_credentials(), seconds=PATIENCE_SECONDS)
-    online = [str(row["name"]) for row in workers.json() if row["status"] == "ONLINE"] if workers.good else []
+    try:
+        online = online_workers(api, PATIENCE_SECONDS)
+    except GenaiCoreError:
+        online = []
     if online:
         yield judge(True, "worker", f"pool {POOL} is served by {', '.join(online)}")
     else:

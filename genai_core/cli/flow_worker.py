@@ -30,13 +30,13 @@ def project_folder() -> Path:
     return recipe_folder().parent.parent
 
 
-def call(api: str, path: str, body: Any = None, method: str = "") -> Any:
+def call(api: str, path: str, body: Any = None, seconds: float = PATIENCE_SECONDS) -> Any:
     """Return what Prefect's API answers, None where there is no such thing.
 
     Raises ConfigError if it denies access, TransientError if it does not answer.
     """
     url = f"{api}{path}"
-    answer = ask(url, method=method, body=body, headers=prefect_credentials(), seconds=PATIENCE_SECONDS)
+    answer = ask(url, body=body, headers=prefect_credentials(), seconds=seconds)
     if answer.status == 404:
         return None
     if answer.denied:
@@ -46,9 +46,9 @@ def call(api: str, path: str, body: Any = None, method: str = "") -> Any:
     return answer.json()
 
 
-def online_workers(api: str) -> list[str]:
-    """Return the names of the pool's workers that Prefect believes alive."""
-    found = call(api, f"/work_pools/{POOL}/workers/filter", {}) or []
+def online_workers(api: str, seconds: float = PATIENCE_SECONDS) -> list[str]:
+    """Return the names of the pool's workers that Prefect believes alive. Raises what `call` raises."""
+    found = call(api, f"/work_pools/{POOL}/workers/filter", {}, seconds) or []
     return [str(worker["name"]) for worker in found if worker["status"] == "ONLINE"]
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from genai_core.cli.options import settings_of
 from genai_core.cli.report import reports_folder
 from genai_core.cli.screen import Screen, end_table, table_of
-from genai_core.cli.services import await_prefect, begin_prefect, prefect_environment
+from genai_core.cli.services import await_prefect, begin_prefect, outside_prefect, prefect_environment
 from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
@@ -134,7 +134,7 @@ class Run:
         self.model: dict[str, Any] | None = None
         self.comparison: list[dict[str, str]] = []
         self.forecasts: dict[str, Any] = {}
-        self.prefect_api = os.environ.get("PREFECT_API_URL", "")
+        self.prefect_api = outside_prefect()
         self.launcher: Launcher | None = None
 
     def prepare(self) -> None:

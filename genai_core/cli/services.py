@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def services_folder(home: Path) -> Path:
 def answers(url: str, seconds: float = 2.0) -> bool:
     """Return whether a server answers at a URL."""
     return ask(url, seconds=seconds).good
+
+
+def outside_prefect() -> str:
+    """Return the address of a Prefect API that is not ours to start, '' if there is none."""
+    return os.environ.get("PREFECT_API_URL", "").rstrip("/")
 
 
 def read_address(home: Path, service: str) -> str:
@@ -96,6 +102,20 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def launch(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that leads a session, its output appended to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
 def hold_lease(home: Path) -> Path:
     """Keep the home's Prefect server alive as long as this process lives; return the lease."""
     lease = services_folder(home) / "leases" / str(os.getpid())
@@ -115,16 +135,8 @@ def begin_prefect(home: Path, port: int = 0, host: str = "127.0.0.1") -> subproc
     hold_lease(home)
     if live_prefect(home):
         return None
-    log = home / "logs" / "prefect.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "genai_core.cli.services", str(home), str(port), host],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "genai_core.cli.services", str(home), str(port), host]
+    return launch(command, os.environ, home / "logs" / "prefect.log")
 
 
 def await_prefect(home: Path) -> str:

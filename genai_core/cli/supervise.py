@@ -169,20 +169,6 @@ class Started(Service):
         self.detail = f"{why}; try {self._tries + 1} of {len(PAUSES_SECONDS) + 1} in {pause:.0f} s{where}"
 
 
-def launch(command: Sequence[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that leads a session, its output appended to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-
-
 def watch(services: Sequence[Service], show: Callable[[], None], stopped: threading.Event) -> None:
     """Keep the services up until told to stop, or until one has failed that never was ready."""
     while not stopped.is_set():

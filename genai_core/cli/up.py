@@ -37,12 +37,14 @@ from genai_core.cli.services import (
     answers,
     forget_address,
     free_port,
+    launch,
+    outside_prefect,
     prefect_environment,
     services_folder,
     url_of,
     write_address,
 )
-from genai_core.cli.supervise import Service, Started, State, launch, tail, take_down, watch
+from genai_core.cli.supervise import Service, Started, State, tail, take_down, watch
 from genai_core.config.settings import Settings, read_settings
 from genai_core.errors import ConfigError, TransientError
 from genai_core.launch.head import head_command, head_environment, job_server, ray_credentials
@@ -124,11 +126,6 @@ def only_one(home: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def outside_prefect() -> str:
-    """Return the address of a Prefect API that is not ours to start, '' if there is none."""
-    return os.environ.get("PREFECT_API_URL", "").rstrip("/")
 
 
 class Platform:

@@ -8,10 +8,21 @@ import socket
 
 from genai_core.launch.quiet import silence
 
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def ray_cpus() -> int:
+    """Return how many logical CPUs a Ray of ours counts on this machine: two more than there are.
+
+    What a worker uses is set by its torch threads, and what Ray counts must never keep a shard worker waiting for an idle
+    training controller.
+    """
+    return cores() + 2
 
 
 def connect_ray(address: str = "local") -> None:
@@ -29,13 +40,11 @@ def connect_ray(address: str = "local") -> None:
         # Ray Train would start an actor that watches for nodes being taken away: here there is one, and it is this one
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         name_our_ray()
-        # Two CPUs more than there are: what a worker uses is set by its torch threads, and the logical CPUs that Ray
-        # counts must never keep a shard worker waiting for an idle training controller.
         ray.init(
             address="local",
-            num_cpus=cores() + 2,
+            num_cpus=ray_cpus(),
             include_dashboard=False,
-            object_store_memory=200 * 1024 * 1024,
+            object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,

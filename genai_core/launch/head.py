@@ -10,10 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from genai_core.launch.cluster import cores
+from genai_core.launch.cluster import OBJECT_STORE_BYTES, ray_cpus
 from genai_core.launch.quiet import SILENCE
-
-OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
 def head_command(port: int, client_port: int, folder: Path) -> list[str]:
@@ -25,8 +23,7 @@ def head_command(port: int, client_port: int, folder: Path) -> list[str]:
         # of ten thousand in which other services have theirs
         *("--port=0", "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         f"--ray-client-server-port={client_port}",  # nobody uses it, but it cannot be left out and may not be 0
-        # two CPUs more than there are, as for a local Ray: see `connect_ray`
-        *(f"--num-cpus={cores() + 2}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+        *(f"--num-cpus={ray_cpus()}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
         *("--include-log-monitor=False", f"--temp-dir={folder}"),
     ]
 

@@ -14,15 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from word_llama import train_word_llama
 
-from genai_core.config.objectives import CausalLm
-from genai_core.config.training import AdamW, Cosine, TrainingConfig
 from genai_core.data.bm25 import Bm25Index
 from genai_core.data.documents import Pair
-from genai_core.data.packing import pack_examples
-from genai_core.models.mimetic import imitate_attention
-from tests.training.small_run import run_small
 
 TOPICS = [f"topic{n}" for n in range(40)]
 SYLLABLES = [f"syl{n}" for n in range(30)]
@@ -52,36 +47,17 @@ def train_model(folder: Path, pairs: Sequence[Pair], steps: int, seed: int, laye
     for pair in pairs:
         prompt, answer = encode(pair.prompt), [*encode(pair.completion), IDS["end"]]
         examples.append(([*prompt, *answer], [0] * len(prompt) + [1] * len(answer)))
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=IDS["end"],
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-        imitate_attention(model)
-    training = TrainingConfig(
-        steps=steps,
-        global_batch_tokens=16 * SEQ_LEN,
+    return train_word_llama(
+        folder,
+        examples,
+        vocab=len(WORDS),
+        end=IDS["end"],
         seq_len=SEQ_LEN,
-        objective=CausalLm(),
-        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
-        schedule=Cosine(),
-        checkpoint_every_steps=steps,
-        evaluate_every_steps=steps,
+        rows=16,
+        steps=steps,
         seed=seed,
+        layers=layers,
     )
-    run_small(folder, model, training, rows=pack_examples(examples, SEQ_LEN), micro_batch_rows=16)
-    return model.eval()
 
 
 @torch.inference_mode()

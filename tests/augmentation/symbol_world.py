@@ -17,16 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from word_llama import train_word_llama
 
 from genai_core.augmentation.symbol_tuning import LAYOUTS, symbol_pairs
 from genai_core.config.data import SymbolPairs
-from genai_core.config.objectives import CausalLm
-from genai_core.config.training import AdamW, Cosine, TrainingConfig
 from genai_core.data.documents import Document, Pair
-from genai_core.data.packing import pack_examples
-from genai_core.models.mimetic import imitate_attention
-from tests.training.small_run import run_small
 
 TOPICS, FILLERS, TEXTS = 8, 20, 20
 CLASSES = 2
@@ -122,37 +117,16 @@ def encode_pair(pair: Pair) -> tuple[list[int], list[int]]:
 
 def train_model(folder: Path, pairs: Sequence[Pair], steps: int, seed: int) -> Any:
     """Return a Llama of two layers after `steps` of the real engine."""
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=IDS["end"],
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-        imitate_attention(model)
-    training = TrainingConfig(
-        steps=steps,
-        global_batch_tokens=32 * SEQ_LEN,
+    return train_word_llama(
+        folder,
+        [encode_pair(pair) for pair in pairs],
+        vocab=len(WORDS),
+        end=IDS["end"],
         seq_len=SEQ_LEN,
-        objective=CausalLm(),
-        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
-        schedule=Cosine(),
-        checkpoint_every_steps=steps,
-        evaluate_every_steps=steps,
+        rows=32,
+        steps=steps,
         seed=seed,
     )
-    rows = pack_examples([encode_pair(pair) for pair in pairs], SEQ_LEN)
-    run_small(folder, model, training, rows=rows, micro_batch_rows=32)
-    return model.eval()
 
 
 @torch.inference_mode()

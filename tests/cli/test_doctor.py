@@ -7,6 +7,7 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def settings(tmp_path: Path, **given: Any) -> Settings:
     return Settings(home=tmp_path / "home", **given)
 
 
+@contextmanager
+def services(home: Path, monkeypatch: pytest.MonkeyPatch, skew_seconds: float) -> Iterator[Settings]:
+    """Run the three services with good answers and their clock so far from ours; yield settings that name them."""
+    with (
+        fake_service(RAY, skew_seconds=skew_seconds) as ray,
+        fake_service(PREFECT, skew_seconds=skew_seconds) as prefect,
+        fake_service(MLFLOW, skew_seconds=skew_seconds) as mlflow,
+    ):
+        monkeypatch.setenv("PREFECT_API_URL", f"{prefect}/api")
+        yield settings(home, ray_address=ray, tracking_uri=mlflow)
+
+
 def faults(findings: Iterator[Finding]) -> list[Finding]:
     bad = [finding for finding in findings if finding.verdict is Verdict.BAD]
     assert all(finding.remedy and "\n" not in finding.detail + finding.remedy for finding in bad)
@@ -67,13 +80,7 @@ def test_a_clock_is_compared_to_the_second() -> None:
 
 @pytest.mark.parametrize("skew", [0.0, 2.0, -2.0])
 def test_good_services_give_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
-    with (
-        fake_service(RAY, skew_seconds=skew) as ray,
-        fake_service(PREFECT, skew_seconds=skew) as prefect,
-        fake_service(MLFLOW, skew_seconds=skew) as mlflow,
-    ):
-        monkeypatch.setenv("PREFECT_API_URL", f"{prefect}/api")
-        here = settings(tmp_path, ray_address=ray, tracking_uri=mlflow)
+    with services(tmp_path, monkeypatch, skew) as here:
         found = [*look_at_ray(here), *look_at_prefect(here), *look_at_mlflow(here), *look_at_store(here)]
     assert not faults(iter(found)), found
     assert "w-1" in next(finding.detail for finding in found if finding.name == "worker")
@@ -81,13 +88,7 @@ def test_good_services_give_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("skew", [320.0, -320.0])
 def test_a_clock_that_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
-    with (
-        fake_service(RAY, skew_seconds=skew) as ray,
-        fake_service(PREFECT, skew_seconds=skew) as prefect,
-        fake_service(MLFLOW, skew_seconds=skew) as mlflow,
-    ):
-        monkeypatch.setenv("PREFECT_API_URL", f"{prefect}/api")
-        here = settings(tmp_path, ray_address=ray, tracking_uri=mlflow)
+    with services(tmp_path, monkeypatch, skew) as here:
         found = faults(iter([*look_at_ray(here), *look_at_prefect(here), *look_at_mlflow(here)]))
     assert [finding.name for finding in found] == ["ray's clock", "prefect's clock", "mlflow's clock"]
     assert all(("ahead of" if skew > 0 else "behind") in finding.detail for finding in found)

@@ -18,7 +18,8 @@ from rich.console import Console
 from genai_core.cli import supervise
 from genai_core.cli.board import Board
 from genai_core.cli.kept import FlowWorker
-from genai_core.cli.supervise import Service, Started, State, launch, tail, take_down, watch
+from genai_core.cli.services import launch
+from genai_core.cli.supervise import Service, Started, State, tail, take_down, watch
 from genai_core.launch.sessions import end_family, family
 
 SLEEP = "import time; time.sleep(60)"

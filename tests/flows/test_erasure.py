@@ -6,25 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+from planning import SCRATCH_ENCODER, folder_base, planned
 
-from flows.erasure import scrub
 from genai_core.config.base import canonical
 from genai_core.config.erasure import ErasureConfig, LabelledConcept
 from genai_core.config.load import load_recipe
-from genai_core.config.settings import read_settings
 from genai_core.config.stages import EraseStage
 from genai_core.errors import DataError
 from genai_core.storage.artifact import ArtifactRef
 from tasks.erasure import resolve_erasure
-from tasks.session import open_session
 
 
-def planned(home: Path, *changes: str) -> list[str]:
-    """Return the stages of a plan."""
-    recipe = load_recipe("minute", list(changes)).seeded()
-    with open_session(recipe.name, recipe.compute, settings=read_settings(home=home), planning=True) as session:
-        scrub(recipe)
-        return [row.name for row in session.rows]
+def stages(home: Path, *changes: str) -> list[str]:
+    """Return the stages of a plan of the flow."""
+    return [name for name, _ in planned(home, "erasure", *changes)]
 
 
 def write_rows(path: Path, label: str = "label") -> Path:
@@ -42,24 +37,16 @@ def resolved(path: Path, **more: str) -> dict[str, ArtifactRef]:
 
 
 def test_erasing_stands_at_the_end_of_what_makes_the_model(tmp_path: Path) -> None:
-    rows = planned(tmp_path)
+    rows = stages(tmp_path)
     assert (rows[0], rows[-1]) == ("augment", "erase") and "promote" not in rows
 
 
 def test_an_encoder_is_scrubbed_as_it_is_pre_trained(tmp_path: Path) -> None:
     """It cannot write, so nothing tunes it; from scratch the recipe says that it is one, of a folder its config.json."""
-    hides = "pretraining.objective={kind: masked_lm}"
-    scratch = ["base={kind: scratch, architecture: bert, n_layers: 2, d_model: 64, n_heads: 4}", hides]
-    found = planned(tmp_path / "a", *scratch, "data.tokenizer.mask_token=true")
+    found = stages(tmp_path / "a", *SCRATCH_ENCODER)
     assert found == ["augment", "pretrain", "erase"]
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    for name in ("model.safetensors", "tokenizer_config.json"):
-        (folder / name).write_text("{}")
-    for written, stages in (("BertForMaskedLM", found), ("BertLMHeadModel", planned(tmp_path / "b"))):
-        (folder / "config.json").write_text(json.dumps({"architectures": [written], "model_type": "bert"}))
-        given = [f"base={{kind: folder, path: {folder}}}", "data.tokenizer={kind: base}", hides]
-        assert planned(tmp_path / "c", *given) == stages
+    for written, wanted in (("BertForMaskedLM", found), ("BertLMHeadModel", stages(tmp_path / "b"))):
+        assert stages(tmp_path / "c", *folder_base(tmp_path / written, written)) == wanted
 
 
 def test_the_labels_content_is_part_of_its_identity_and_their_place_is_not(tmp_path: Path) -> None:
