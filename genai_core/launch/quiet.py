@@ -1,4 +1,4 @@
-"""Environment that every process of ours sets before a foreign library is imported: nothing phones home, nothing chats."""
+"""Environment that every process of ours sets before a foreign library is imported: none phones home, chats, or spins in vain."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ SILENCE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "ALEMBIC_LOG_LEVEL": "ERROR",
+    # How long a thread of torch's waits awake for the others, in turns of a loop; OpenMP's own 300,000 are as fast on an idle
+    # machine. Where one core is busy with something else, a Ray worker of low priority then waits awake for a thread that it
+    # keeps from running: 124 tokens/s instead of 790 (docs/results/speed.md).
+    "GOMP_SPINCOUNT": "10000",
 }
 
 
