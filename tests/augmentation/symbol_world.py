@@ -1,11 +1,13 @@
 """Classes that only a word tells, labels that only the exemplars tell, a model of a hundred thousand weights, the real engine.
 
-    f3 t1a AQJ    f9 t4b CF    f3 t1b AQJ    f0 t6a MKD   ...   f7 t4a   ->   C F
+    f3 t1a AQJ    f9 t4b 8412    f3 t1b AQJ    f0 t4a 8412   f7 t4a   ->   2 1 4 8
 
-Every topic has two words; which belong together is told nowhere. Labels are the letters of the paper's combinations: drawn
-anew for every prompt, or each topic's own for good. The layouts' words ("Input:", "Label:", ...) are not shown, so that a
-label follows its text at once. All labels whose class was shown before are learned, with the gap behind them, not the last
-alone. Held-out labels have four letters, where those of the training have up to three.
+Every topic has two words; which belong together is told nowhere. Labels are the paper's three kinds of symbols: drawn anew for
+every prompt, or each topic's own for good. The layouts' words ("Input:", "Label:", ...) are not shown, so that a label follows
+its text at once. All labels whose class was shown before are learned, with the gap behind them, not the last alone.
+
+A held-out symbol is one letter, digit or syllable longer than those of the training. Of three kinds, which differ in length, a
+model learns to copy a label however long; of letters alone, nearly all of three, it learns places, and fails at four.
 """
 
 from __future__ import annotations
@@ -27,16 +29,24 @@ TOPICS, FILLERS, TEXTS = 8, 20, 20
 CLASSES = 2
 """In a prompt: chance is 1 in CLASSES."""
 
-SEQ_LEN = 36
+SEQ_LEN = 40
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 TOPIC_WORDS = [[f"t{topic}{word}" for word in "ab"] for topic in range(TOPICS)]
-WORDS = ["end", "gap", *LETTERS, *(f"f{n}" for n in range(FILLERS)), *(word for words in TOPIC_WORDS for word in words)]
+WORDS = [
+    "end",
+    "gap",
+    *LETTERS,
+    *"0123456789",
+    *(f"f{n}" for n in range(FILLERS)),
+    *(word for words in TOPIC_WORDS for word in words),
+]
+TEXT_WORDS = {word for word in WORDS if len(word) > 1}
 IDS = {word: at for at, word in enumerate(WORDS)}
 LAYOUT_WORDS = {word for shape, _ in LAYOUTS for word in shape.replace("{text}", " ").split()}
 
 
-def prompts(seed: int, labels: Literal["symbols", "natural"], *, held_out: bool) -> list[Pair]:
-    """Return the builder's prompts over one side's texts; of held-out ones, every setting."""
+def prompts(seed: int, labels: Literal["symbols", "natural"], *, held_out: bool, per_text: int = 600) -> list[Pair]:
+    """Return the builder's prompts over one side's texts, so many that ask for each; of held-out ones, every setting once."""
     side = "held-out" if held_out else "train"
     texts, names = random.Random(f"{seed}/{side}"), random.Random(seed)
     own = ["".join(names.sample(LETTERS, 3)) for _ in range(TOPICS)]
@@ -50,12 +60,11 @@ def prompts(seed: int, labels: Literal["symbols", "natural"], *, held_out: bool)
             )
     how = SymbolPairs(
         labels=labels,
-        categories=("combinations",),
         min_exemplars=2,
         max_exemplars=2,
         eval_exemplars=2,
         max_classes=CLASSES,
-        prompts_per_text=80,
+        prompts_per_text=per_text,
     )
     return symbol_pairs(documents, how, seed, held_out=held_out)
 
@@ -87,9 +96,9 @@ def _written(pair: Pair, shown: Sequence[tuple[str, str]], asked: str) -> Pair:
 
 
 def encode(text: str) -> list[int]:
-    """Return the tokens of a text or a label; of a label its letters, the last first: that is any, the first A to N."""
+    """Return the tokens of a text or a label; of a label its characters, the last first: that is any, the first A to N."""
     words = [word for word in text.split() if word not in LAYOUT_WORDS]
-    return [IDS[token] for word in words for token in ([word] if word in IDS else reversed(word))]
+    return [IDS[token] for word in words for token in ([word] if word in TEXT_WORDS else reversed(word.upper()))]
 
 
 def encode_prompt(pair: Pair) -> list[int]:
@@ -123,7 +132,8 @@ def train_model(folder: Path, pairs: Sequence[Pair], steps: int, seed: int) -> A
         vocab=len(WORDS),
         end=IDS["end"],
         seq_len=SEQ_LEN,
-        rows=32,
+        rows=64,
+        learning_rate=2e-3,
         steps=steps,
         seed=seed,
     )

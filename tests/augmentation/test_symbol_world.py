@@ -9,9 +9,9 @@ from symbol_world import CLASSES, encode_pair, encode_prompt, jumbled, prompts, 
 
 from genai_core.data.documents import Pair
 
-STEPS, ASKED = 2500, 150
-SEEDS = (7,)
-"""The settings were found on it. On seed 0 the rule is not found within these steps, and all stays at chance."""
+STEPS, ASKED = 4000, 150
+SEEDS = (3, 4, 5)
+"""The settings were found on 0, 1 and 2."""
 
 CHANCE = 1 / CLASSES
 
@@ -23,7 +23,7 @@ def asked(seed: int, setting: str) -> list[Pair]:
 
 
 def test_a_prompt_is_learned_as_it_is_asked() -> None:
-    for pair in prompts(7, "symbols", held_out=False)[:20]:
+    for pair in prompts(7, "symbols", held_out=False, per_text=1)[:20]:
         ids, mask = encode_pair(pair)
         prompt = encode_prompt(pair)
         assert ids[: len(prompt)] == prompt

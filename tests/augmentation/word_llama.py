@@ -27,6 +27,7 @@ def train_word_llama(
     steps: int,
     seed: int,
     layers: int = 2,
+    learning_rate: float = 3e-3,
 ) -> Any:
     """Return the model, ready to be asked.
 
@@ -40,6 +41,7 @@ def train_word_llama(
         steps: of the training.
         seed: of weights and order.
         layers: of the model.
+        learning_rate: of AdamW, at its height.
     """
     config = LlamaConfig(
         vocab_size=vocab,
@@ -63,7 +65,7 @@ def train_word_llama(
         global_batch_tokens=rows * seq_len,
         seq_len=seq_len,
         objective=CausalLm(),
-        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
+        optimizer=AdamW(learning_rate=learning_rate, weight_decay=0.0),
         schedule=Cosine(),
         checkpoint_every_steps=steps,
         evaluate_every_steps=steps,
