@@ -90,9 +90,10 @@ class SpikeConfig(Config):
     """What happens to a step whose loss or gradient is not finite, or far above the recent ones."""
 
     factor: PositiveFloat = Field(
-        default=4.0, description="A gradient norm above so many times the running median is a spike."
+        default=4.0,
+        description="A gradient norm above so many times what nine of ten recent ones are below is a spike.",
     )
-    window: PositiveInt = Field(default=64, description="Accepted steps that the median looks back on.")
+    window: PositiveInt = Field(default=64, description="Accepted steps that are recent.")
     skip_budget: NonNegativeInt = Field(default=8, description="Skipped steps in a row before the run rolls back.")
     rollback_budget: NonNegativeInt = Field(default=2, description="Roll-backs before the run stops with a diagnosis.")
 

@@ -49,8 +49,8 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("augment", 3, ArtifactKind.DATASET, AugmentStage, "augment:augment"),
-        Stage("pretrain", 2, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
-        Stage("tune", 1, ArtifactKind.MODEL, TuneStage, "train:tune"),
+        Stage("pretrain", 3, ArtifactKind.MODEL, PretrainStage, "train:pretrain"),
+        Stage("tune", 2, ArtifactKind.MODEL, TuneStage, "train:tune"),
         Stage("synthesize", 2, ArtifactKind.DATASET, SynthesizeStage, "synthesize:synthesize"),
         Stage("measure-generation", 2, ArtifactKind.REPORT, MeasureGenerationStage, "generation:measure_generation"),
         Stage("sample-corrections", 3, ArtifactKind.DATASET, SampleCorrectionsStage, "correct:sample_corrections"),

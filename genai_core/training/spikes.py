@@ -1,11 +1,16 @@
 """Which steps are not taken: a loss or gradient that is not finite, or a gradient far above the recent ones.
 
-    bad  <=>  loss or norm not finite,  or  norm > HARMLESS and norm > factor * median(norms of the last `window` accepted steps of its kind)
+    bad  <=>  loss or norm not finite,  or  norm > HARMLESS and norm > factor * top tenth(norms of the last `window` accepted steps of its kind)
+
+The least of the top tenth, not the median: where a model begins to learn what it could not do before, its gradients grow tenfold
+within a hundred steps, at first in some of them, and clipped they do no harm. By the median those were the bad steps, what was
+to be learned never was, and the median, being that of accepted steps, could not follow. The very largest may be one that was
+accepted before enough were known.
 
 Steps that learn from the same terms are of one kind: where a dataset is so rare that a step, or a worker's part of it, may have
 no row of it, the gradient with its term can always be many times that without, and would be taken for a spike each time.
 A model that has learned all of its rows has gradients near nothing, whose ratios say nothing: those are never spikes.
-The median needs LEAST_ACCEPTED steps before it judges: the first gradients of a run fall by themselves. What follows
+LEAST_ACCEPTED steps are needed before one is judged: the first gradients of a run fall by themselves. What follows
 from a bad step (skip, roll back, stop) is the engine's.
 """
 
@@ -13,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import median
 
 from genai_core.config.training import SpikeConfig
 
@@ -44,9 +48,12 @@ class SpikeDetector:
             return f"the gradient's norm is {grad_norm}"
         norms = self._norms.get(_kind_of(counts), ())
         if len(norms) >= min(LEAST_ACCEPTED, self._config.window):
-            usual = median(norms)
-            if grad_norm > max(HARMLESS, self._config.factor * usual):
-                return f"the gradient's norm {grad_norm:.3g} is above {self._config.factor:g} x the median {usual:.3g}"
+            large = sorted(norms)[int(0.9 * (len(norms) - 1))]
+            if grad_norm > max(HARMLESS, self._config.factor * large):
+                return (
+                    f"the gradient's norm {grad_norm:.3g} is above {self._config.factor:g} x {large:.3g}, which nine of ten "
+                    f"of the last {len(norms)} steps were below"
+                )
         return ""
 
     def accept(self, grad_norm: float, counts: Mapping[str, float] | None = None) -> None:
