@@ -70,9 +70,23 @@ class Move:
     """Why nothing moved; '' if it did."""
 
 
-def describe(card: str) -> str:
-    """Return a card without its YAML header, which MLflow's page would show as text."""
+LONGEST_DESCRIPTION = 5000
+"""Characters that a version's description may have: MLflow's column. Postgres refuses more, SQLite does not."""
+
+CUT = "\n\n*The rest is in README.md, among the model's files.*\n"
+
+
+def without_header(card: str) -> str:
+    """Return a card without its YAML header."""
     return card.split("---\n", 2)[2].lstrip() if card.startswith("---\n") and card.count("---\n") >= 2 else card
+
+
+def describe(card: str) -> str:
+    """Return what MLflow's page shows of a card: without its YAML header, which would be text there, and no longer than may be."""
+    body = without_header(card)
+    if len(body) <= LONGEST_DESCRIPTION:
+        return body
+    return body[: LONGEST_DESCRIPTION - len(CUT)].rpartition("\n")[0] + CUT
 
 
 class Registry(Tracker):
@@ -226,8 +240,15 @@ class Registry(Tracker):
 
     def read_card(self, version: ModelVersion) -> str:
         """Return the card of a version, without its YAML header; '' if it has none."""
-        with self.call(f"read the card of {version.model_name}/{version.version}"):
-            return str(self.client.get_model_version(version.model_name, version.version).description or "")
+        place = f"{version.model_name}/{version.version}"
+        with self.call(f"read the card of {place}"):
+            card = str(self.client.get_model_version(version.model_name, version.version).description or "")
+            if not card.endswith(CUT):
+                return card
+            with tempfile.TemporaryDirectory(prefix="genai-card-") as folder:
+                uri = f"models:/{place}/README.md"
+                path = open_mlflow().artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.uri)
+                return without_header(Path(path).read_text(encoding="utf-8"))
 
     def _what_there_is(self, model_name: str) -> str:
         with self.call("list models"):

@@ -62,6 +62,18 @@ def test_registering_twice_makes_one_version(
     assert [version.version for version in registry.list_models()] == ["2", "1"]
 
 
+def test_a_card_longer_than_a_description_is_cut_there_and_read_whole(
+    registry: Registry, promote: Callable[..., ModelVersion]
+) -> None:
+    """MLflow's column has 5,000 characters, of which SQLite knows nothing; Postgres refuses the 5,001st."""
+    body = "# A\n" + "".join(f"line {number} of a long lineage\n" for number in range(400))
+    version = promote("a", card=f"---\nlicense: mit\n---\n\n{body}")
+    shown = registry.client.get_model_version(NAME, "1").description
+    assert 4900 < len(shown) <= 5000
+    assert shown.startswith("# A\nline 0") and "README.md" in shown.splitlines()[-1]
+    assert registry.read_card(version) == body
+
+
 def test_a_registration_cut_short_is_finished_not_doubled(
     registry: Registry, promote: Callable[..., ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
