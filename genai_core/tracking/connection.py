@@ -45,7 +45,9 @@ class Connection:
     def __init__(self, uri: str, experiment: str = "genai", artifact_root: str | Path = "") -> None:
         self.uri = uri
         self.experiment = experiment
-        self._artifact_root = str(artifact_root) or _beside(uri)
+        # a server keeps the files where it was told to; a folder of ours would be one that other machines do not have
+        served = uri.startswith(("http://", "https://"))
+        self._artifact_root = "" if served else str(artifact_root) or _beside(uri)
 
     @property
     def address(self) -> str:

@@ -70,7 +70,9 @@ def history(tracker: Tracker, run_id: str) -> list[int]:
 
 
 def test_killed_and_restarted_in_the_middle_of_a_run(server: Server, tmp_path: Path) -> None:
-    tracker = Tracker(server.uri)
+    tracker = Tracker(server.uri, artifact_root=tmp_path / "ours")
+    kept = tracker.client.get_experiment(tracker.experiment_id).artifact_location
+    assert kept.startswith("mlflow-artifacts:"), "where the server keeps files, not in a folder of the client's"
     work = tmp_path / "work" / "key"
     record = RunRecord(stage_key="k" * 64, title="pretrain", config={"steps": 3})
     recording = Recording(tracker, work, record).start(wait_seconds=30)
