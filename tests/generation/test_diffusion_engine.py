@@ -175,7 +175,7 @@ def test_learned_answers_are_written_and_end_where_they_should(tmp_path, masking
         steps=160,
         seq_len=SEQ_LEN,
         global_batch_tokens=6 * SEQ_LEN,
-        optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0),
+        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.0),
         checkpoint_every_steps=160,
         evaluate_every_steps=160,
     )
