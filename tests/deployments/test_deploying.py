@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect_house import House
+from prefect_house import House, until
 
 from flows.registry import WALKS
 from genai_core.config.load import load_recipe
@@ -131,4 +131,12 @@ def test_a_server_that_is_away_is_named(house: House, tmp_path: Path) -> None:
     try:
         assert "http://127.0.0.1:1/api does not answer" in " ".join(house.deploy("minute", code=1).split())
     finally:
-        house.environment["PREFECT_API_URL"] = f"{house.url}/api"
+        house.environment["PREFECT_API_URL"] = f"{house.prefect}/api"
+
+
+def test_a_schedule_that_is_on_has_runs_ahead_of_it(house: House) -> None:
+    """Of Prefect 3.8 none has with SQLAlchemy 2.1: its scheduler fails at every turn, and says so in its log alone."""
+    house.deploy("minute", "--cron", "augmentation=* * * * *", "--active")
+    deployment = house.deployments()["augmentation/minute"]["id"]
+    ahead = until(lambda: house.api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}}), 30)
+    assert all(run["auto_scheduled"] and run["state_name"] == "Scheduled" for run in ahead)
