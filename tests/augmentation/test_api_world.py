@@ -43,7 +43,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Any:
     """Trained on right documents among wrong ones, on what is found, and on none."""
-    return learn(tmp_path_factory, seed, Rat(documents=4, oracle_share=0.6, retrieved_share=0.3), 800)
+    return learn(tmp_path_factory, seed, Rat(documents=4, oracle_share=0.6, retrieved_share=0.3), 1600)
 
 
 @pytest.fixture(scope="module")
