@@ -97,7 +97,9 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 def start_run(api: str, name: str, parameters: dict[str, Any]) -> str:
-    deployment = ask(f"{api}/deployments/name/{name}", seconds=10).json()
+    found = ask(f"{api}/deployments/name/{name}", seconds=10)
+    assert found.good, f"no deployment {name}: {found.body!r}"
+    deployment = found.json()
     made = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", body={"parameters": parameters}, seconds=10)
     assert made.status == 201, made.body
     return str(made.json()["id"])
@@ -182,7 +184,7 @@ def test_what_is_killed_comes_back_and_a_run_that_is_stopped_is_told(up: Up) -> 
     assert up.wait_until_ready()["mlflow"][2] == lines["mlflow"][2], "under the same address"
 
     recipe = load_recipe("minute", ["recursion.generations=0"]).model_dump(mode="json")
-    run = start_run(api, "augmentation/prepare", {"recipe": recipe})
+    run = start_run(api, "augmentation/minute", {"recipe": recipe})
     log = up.home / "logs" / "worker.log"
     up.wait("flow", lambda: "augment: started" in log.read_text(), 120)
     up.process.terminate()

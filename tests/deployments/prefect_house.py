@@ -22,46 +22,17 @@ from genai_core.cli.services import await_prefect, begin_prefect, prefect_enviro
 ROOT = Path(__file__).parent.parent.parent
 
 
-class House:
-    """One installation with its Prefect server; the server ends with this process's lease."""
+class PrefectServer:
+    """What a Prefect server says, asked over HTTP as a person's browser does."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        begin_prefect(self.home)
-        self.url = await_prefect(self.home)
-        self.environment = {
-            **os.environ,
-            **prefect_environment(self.home),
-            "PREFECT_API_URL": f"{self.url}/api",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            "GENAI_HOME": str(self.home),
-            "RAY_AUTH_MODE": "disabled",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "160",
-        }
-        self.environment.pop("GENAI_PROJECT", None)
-
-    def deploy(self, *arguments: str, code: int = 0) -> str:
-        """Return what `genai deploy` says."""
-        done = subprocess.run(
-            [sys.executable, "-m", "genai_core.cli", "deploy", *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+    prefect: str
+    """Its address."""
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
         """Return what the server answers, as JSON."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            f"{self.url}/api{path}", data, {"Content-Type": "application/json"}, method=method or None
+            f"{self.prefect}/api{path}", data, {"Content-Type": "application/json"}, method=method or None
         )
         for left in reversed(range(6)):
             try:
@@ -129,6 +100,42 @@ class House:
     def statuses(self, run_id: str) -> dict[str, str]:
         """Return the status of each stage, as the run's table tells it."""
         return {row["stage"]: row["status"] for row in json.loads(self.artifacts(run_id, "stages")[0]["data"])}
+
+
+class House(PrefectServer):
+    """One installation with its Prefect server; the server ends with this process's lease."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        begin_prefect(self.home)
+        self.prefect = await_prefect(self.home)
+        self.environment = {
+            **os.environ,
+            **prefect_environment(self.home),
+            "PREFECT_API_URL": f"{self.prefect}/api",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "GENAI_HOME": str(self.home),
+            "RAY_AUTH_MODE": "disabled",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "160",
+        }
+        self.environment.pop("GENAI_PROJECT", None)
+
+    def deploy(self, *arguments: str, code: int = 0) -> str:
+        """Return what `genai deploy` says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "genai_core.cli", "deploy", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
 
 def until(what: Callable[[], Any], seconds: float, why: Callable[[], str] = lambda: "") -> Any:

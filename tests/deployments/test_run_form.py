@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser import Page, browse, find_chromium
 from prefect_house import House, until
+from run_form import button, differences, field
 
 from genai_core.config.load import load_recipe
 from genai_core.config.recipe import Recipe
@@ -43,43 +42,9 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(Path(folder) / f"{name}.png")
 
 
-CONTROL = """(e => ["INPUT", "TEXTAREA"].includes(e.tagName) || e.getAttribute("aria-haspopup") === "listbox"
-  || ["switch", "tab"].includes(e.getAttribute("role")))"""
-FIND = """(() => {
-  const wanted = LABELS, all = [...document.querySelectorAll("body *")];
-  let at = 0;
-  for (let i = 0; i < all.length; i++) {
-    const own = [...all[i].childNodes].filter(n => n.nodeType === 3).map(n => n.textContent).join("").trim();
-    if (own === wanted[at] && ++at === wanted.length) return all.slice(i).find(CONTROL);
-  }
-  return null;
-})()"""
-
-
-def field(*labels: str) -> str:
-    """Return the expression of the control under labels, each looked for behind the one before, as a person reads down."""
-    return FIND.replace("LABELS", json.dumps(labels)).replace("CONTROL", CONTROL)
-
-
-def button(text: str, role: str = "button") -> str:
-    """Return the expression of what is pressed under a text."""
-    return f"[...document.querySelectorAll('button, [role={role}]')].find(e => e.textContent.trim() === {text!r})"
-
-
-def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return the places in which two values differ, with both."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return {
-            where: both
-            for name in before.keys() | after.keys()
-            for where, both in differences(before.get(name), after.get(name), f"{place}.{name}".strip(".")).items()
-        }
-    return {} if before == after else {place: (before, after)}
-
-
 def test_a_person_changes_two_fields_and_presses_the_button(house: House, page: Page) -> None:
     deployment = house.deployments()["lifecycle/quickstart"]
-    page.open(f"{house.url}/v2/deployments/deployment/{deployment['id']}/run")
+    page.open(f"{house.prefect}/v2/deployments/deployment/{deployment['id']}/run")
     page.wait("(document.body?.innerText ?? '').includes('Short name; artifacts and runs are called after it.')")
     text = page.js("document.body.innerText")
     for part in (
@@ -103,7 +68,7 @@ def test_a_person_changes_two_fields_and_presses_the_button(house: House, page: 
 
 def test_a_tab_chooses_another_kind_with_its_defaults_and_a_list_another_value(house: House, page: Page) -> None:
     deployment = house.deployments()["finetuning/quickstart"]
-    page.open(f"{house.url}/v2/deployments/deployment/{deployment['id']}/run")
+    page.open(f"{house.prefect}/v2/deployments/deployment/{deployment['id']}/run")
     page.wait("(document.body?.innerText ?? '').includes('Short name; artifacts and runs are called after it.')")
     tab = "[...document.querySelectorAll('[role=tab]')].filter(e => e.textContent.trim() === 'Lora')[1]"
     page.click(tab)  # the second is fine-tuning's; the first is pre-training's

