@@ -135,8 +135,11 @@ def test_a_server_that_is_away_is_named(house: House, tmp_path: Path) -> None:
 
 
 def test_a_schedule_that_is_on_has_runs_ahead_of_it(house: House) -> None:
-    """Of Prefect 3.8 none has with SQLAlchemy 2.1: its scheduler fails at every turn, and says so in its log alone."""
-    house.deploy("minute", "--cron", "augmentation=* * * * *", "--active")
-    deployment = house.deployments()["augmentation/minute"]["id"]
+    """Of Prefect 3.8 none has with SQLAlchemy 2.1: its scheduler fails at every turn, and says so in its log alone.
+
+    A recipe that no other test deploys: the scheduler looks at a new deployment every 5 s, at one that is there every 60.
+    """
+    house.deploy("pydocs-small", "--cron", "augmentation=* * * * *", "--active")
+    deployment = house.deployments()["augmentation/pydocs-small"]["id"]
     ahead = until(lambda: house.api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}}), 30)
     assert all(run["auto_scheduled"] and run["state_name"] == "Scheduled" for run in ahead)
