@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from genai_core.launch.quiet import silence
+
+if TYPE_CHECKING:
+    from tests.deployments.browser import Page
 
 silence()
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -24,3 +29,12 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set GENAI_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A tab of a real headless Chromium."""
+    from tests.deployments.browser import browse
+
+    with browse(tmp_path) as page:
+        yield page

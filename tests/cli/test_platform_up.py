@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from genai_core.cli.asking import ask
 from genai_core.cli.services import live_mlflow, live_prefect
 from genai_core.config.load import load_recipe
 from genai_core.launch.sessions import end_family, family
+from tests.ports import assert_loopback_only, listens
 
 pytestmark = pytest.mark.platform
 
@@ -103,21 +103,6 @@ def start_run(api: str, name: str, parameters: dict[str, Any]) -> str:
     made = ask(f"{api}/deployments/{deployment['id']}/create_flow_run", body={"parameters": parameters}, seconds=10)
     assert made.status == 201, made.body
     return str(made.json()["id"])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def assert_loopback_only(members: list[psutil.Process]) -> set[int]:
-    """Return the ports on which these processes listen, all to this machine alone."""
-    pids, ports = {one.pid for one in members}, set()
-    for one in psutil.net_connections("inet"):
-        if one.pid in pids and one.status == psutil.CONN_LISTEN:
-            assert one.laddr.ip in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, one
-            ports.add(one.laddr.port)
-    return ports
 
 
 def test_a_deployment_runs_and_ctrl_c_leaves_nothing(up: Up) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 FLAGS = (
@@ -25,6 +26,11 @@ FLAGS = (
 def find_chromium() -> str:
     """Return the browser's program, '' where there is none."""
     return os.environ.get("CHROMIUM", "") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+
+
+needs_chromium = pytest.mark.skipif(
+    not find_chromium(), reason="no Chromium: apt-get install chromium, or set CHROMIUM to its program"
+)
 
 
 class Page:
@@ -79,9 +85,12 @@ class Page:
         self.js(f"{element}.select()")
         self.call("Input.insertText", text=text)
 
-    def screenshot(self, path: Path) -> None:
-        """Write what the window shows."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+    def picture(self, name: str) -> None:
+        """Keep what the window shows where GENAI_TEST_PICTURES names a folder, for people to look at."""
+        if folder := os.environ.get("GENAI_TEST_PICTURES", ""):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            shown = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+            (Path(folder) / f"{name}.png").write_bytes(shown)
 
 
 @contextmanager

@@ -22,11 +22,40 @@ from genai_core.cli.services import await_prefect, begin_prefect, prefect_enviro
 ROOT = Path(__file__).parent.parent.parent
 
 
+def client_environment(home: Path, prefect: str) -> dict[str, str]:
+    """Return the environment of a worker, its flows and a person's commands that use a Prefect server, and look often."""
+    environment = {
+        **os.environ,
+        **prefect_environment(home),
+        "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "GENAI_HOME": str(home),
+        "RAY_AUTH_MODE": "disabled",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "160",
+    }
+    environment.pop("GENAI_PROJECT", None)
+    return environment
+
+
 class PrefectServer:
-    """What a Prefect server says, asked over HTTP as a person's browser does."""
+    """A Prefect server, asked over HTTP as a person's browser does, and by commands."""
 
     prefect: str
     """Its address."""
+
+    folder: Path
+    environment: dict[str, str]
+    """Where commands run, and with what."""
+
+    def call(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """Return how a genai command ended."""
+        command = [sys.executable, "-m", "genai_core.cli", *arguments]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=seconds
+        )
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
         """Return what the server answers, as JSON."""
@@ -110,30 +139,11 @@ class House(PrefectServer):
         self.home = folder / "home"
         begin_prefect(self.home)
         self.prefect = await_prefect(self.home)
-        self.environment = {
-            **os.environ,
-            **prefect_environment(self.home),
-            "PREFECT_API_URL": f"{self.prefect}/api",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            "GENAI_HOME": str(self.home),
-            "RAY_AUTH_MODE": "disabled",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(ROOT),
-            "COLUMNS": "160",
-        }
-        self.environment.pop("GENAI_PROJECT", None)
+        self.environment = client_environment(self.home, self.prefect)
 
     def deploy(self, *arguments: str, code: int = 0) -> str:
         """Return what `genai deploy` says."""
-        done = subprocess.run(
-            [sys.executable, "-m", "genai_core.cli", "deploy", *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = self.call("deploy", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from browser import Page, browse, find_chromium
+from browser import Page, needs_chromium
 from prefect_house import House, until
 from run_form import button, differences, field
 
 from genai_core.config.load import load_recipe
 from genai_core.config.recipe import Recipe
 
-pytestmark = [
-    pytest.mark.platform,
-    pytest.mark.skipif(
-        not find_chromium(), reason="no Chromium: apt-get install chromium, or set CHROMIUM to its program"
-    ),
-]
+pytestmark = [pytest.mark.platform, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +20,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("form"))
     house.deploy("quickstart")
     yield house
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browse(tmp_path) as page:
-        yield page
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture of the window where GENAI_TEST_PICTURES names a folder, for people to look at."""
-    if folder := os.environ.get("GENAI_TEST_PICTURES", ""):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(Path(folder) / f"{name}.png")
 
 
 def test_a_person_changes_two_fields_and_presses_the_button(house: House, page: Page) -> None:
@@ -53,10 +33,10 @@ def test_a_person_changes_two_fields_and_presses_the_button(house: House, page: 
         "Scratch\nHub",
     ):
         assert part in text
-    picture(page, "form")
+    page.picture("form")
     page.type_over(field("Pretraining (Optional)", "Steps (Optional)"), "601")
     page.type_over(field("Correction (Optional)", "Samples per prompt (Optional)"), "5")
-    picture(page, "changed")
+    page.picture("changed")
     page.click(button("Submit"))
     wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
     [run] = until(lambda: house.api("/flow_runs/filter", wanted), 60, lambda: str(page.js("document.body.innerText")))
@@ -75,7 +55,7 @@ def test_a_tab_chooses_another_kind_with_its_defaults_and_a_list_another_value(h
     page.wait(f"{tab}.getAttribute('aria-selected') === 'true'")
     page.click(field("Data (Optional)", "Context (Optional)"))
     page.click("[...document.querySelectorAll('[role=option]')].find(e => e.textContent.trim() === 'document')")
-    picture(page, "tab")
+    page.picture("tab")
     page.click(button("Submit"))
     wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
     [run] = until(lambda: house.api("/flow_runs/filter", wanted), 60, lambda: str(page.js("document.body.innerText")))

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,16 +32,18 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from genai_core.cli.asking import ask
-from genai_core.cli.services import prefect_environment
+from genai_core.cli.flow_worker import online_workers
+from genai_core.cli.services import answers
 from genai_core.config.settings import read_settings
-from genai_core.launch.quiet import SILENCE
+from genai_core.errors import TransientError
+from genai_core.launch.cluster import OBJECT_STORE_BYTES
 from genai_core.launch.sessions import end_family
 from genai_core.storage.objects import ObjectStore
 from genai_core.storage.open import open_store
 from genai_core.tracking.quiet import SETTINGS
-from tests.deployments.prefect_house import PrefectServer
+from tests.deployments.prefect_house import PrefectServer, client_environment
+from tests.ports import listens
 
-ROOT = Path(__file__).parent.parent.parent
 PASSWORD = "of-the-tests"
 BUCKET = "genai"
 NODES = 3
@@ -77,13 +78,6 @@ def free_ports(count: int) -> list[int]:
         if not any(listens(port) for port in (candidate, candidate + 10_000)):
             ports.append(candidate)
     return ports
-
-
-def listens(port: int) -> bool:
-    """Return whether something on loopback takes connections at a port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass
@@ -189,13 +183,6 @@ class Stack(PrefectServer):
         """Return the address of a service that speaks HTTP."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    def call(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        """Return how a genai command ended that knows this platform."""
-        command = [sys.executable, "-m", "genai_core.cli", *arguments]
-        return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=seconds
-        )
-
     def s3(self) -> Any:
         """Return a client of the S3 server that may do all."""
         return boto3.client(
@@ -215,24 +202,15 @@ class Stack(PrefectServer):
     def _clients(self) -> dict[str, str]:
         """Return the environment of all that uses the platform: the worker, its flows, the jobs, a person's command."""
         environment = {
-            **os.environ,
-            **{name: os.environ.get(name, value) for name, value in {**SILENCE, **SETTINGS}.items()},
-            **prefect_environment(self.home),
+            **client_environment(self.home, self.prefect),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            "COLUMNS": "160",
             "GENAI_PLATFORM": str(self.folder),
-            "GENAI_HOME": str(self.home),
             "GENAI_STORAGE_URI": f"s3://{BUCKET}/store",
             "GENAI_S3_ENDPOINT_URL": self.url("s3"),
             "GENAI_S3_ACCESS_KEY": BUCKET,
             "GENAI_S3_SECRET_KEY": PASSWORD,
             "GENAI_TRACKING_URI": self.url("mlflow"),
             "GENAI_RAY_ADDRESS": self.url("jobs"),
-            "PREFECT_API_URL": f"{self.url('prefect')}/api",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         }
         environment.pop("PREFECT_API_DATABASE_CONNECTION_URL")
         return environment
@@ -326,12 +304,13 @@ class Stack(PrefectServer):
         ]
         environment = {
             **self.environment,
+            **SETTINGS,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_S3_ENDPOINT_URL": self.url("s3"),
             "AWS_ACCESS_KEY_ID": BUCKET,
             "AWS_SECRET_ACCESS_KEY": PASSWORD,
         }
-        return Service("mlflow", command, environment, self.folder, lambda: self._answers("mlflow", "/health"))
+        return Service("mlflow", command, environment, self.folder, lambda: answers(f"{self.url('mlflow')}/health"))
 
     def _prefect(self) -> Service:
         database = f"postgresql+asyncpg://genai:{PASSWORD}@127.0.0.1:{self.ports['postgres']}/prefect"
@@ -343,7 +322,7 @@ class Stack(PrefectServer):
             "PREFECT_UI_API_URL": f"{self.prefect}/api",
         }
         environment.pop("PREFECT_API_URL")
-        return Service("prefect", command, environment, self.folder, lambda: self._answers("prefect", "/api/health"))
+        return Service("prefect", command, environment, self.folder, lambda: answers(f"{self.prefect}/api/health"))
 
     def _ray(self) -> list[Service]:
         start = [
@@ -353,7 +332,11 @@ class Stack(PrefectServer):
             "--block",
             "--disable-usage-stats",
         ]
-        start += ["--node-ip-address=127.0.0.1", f"--num-cpus={CPUS_PER_NODE}", "--object-store-memory=200000000"]
+        start += [
+            "--node-ip-address=127.0.0.1",
+            f"--num-cpus={CPUS_PER_NODE}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+        ]
         start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
         head = ["--head", f"--port={self.ports['ray']}", "--dashboard-host=127.0.0.1", "--include-log-monitor=False"]
         head += [f"--dashboard-port={self.ports['jobs']}", f"--ray-client-server-port={self.ports['client']}"]
@@ -383,8 +366,7 @@ class Stack(PrefectServer):
         return Service("worker", command, self.environment, self.folder, self._worker_is_online)
 
     def _worker_is_online(self) -> bool:
-        answer = ask(f"{self.url('prefect')}/api/work_pools/genai/workers/filter", body={}, seconds=10)
-        return answer.status == 200 and any(one["status"] == "ONLINE" for one in answer.json())
-
-    def _answers(self, name: str, path: str) -> bool:
-        return ask(f"{self.url(name)}{path}", seconds=5).status == 200
+        try:
+            return bool(online_workers(self.environment["PREFECT_API_URL"]))
+        except TransientError:
+            return False

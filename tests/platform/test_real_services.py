@@ -5,26 +5,21 @@ The tests go on with what the ones before have computed; alone, each computes wh
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.deployments.browser import Page, browse, find_chromium
+from tests.deployments.browser import Page, needs_chromium
 from tests.deployments.prefect_house import until
 from tests.deployments.run_form import button, differences, field
 from tests.platform.stack import BUCKET, NODES, Stack, missing
+from tests.ports import assert_loopback_only
 
 pytestmark = [
     pytest.mark.platform,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
 ]
-needs_chromium = pytest.mark.skipif(
-    not find_chromium(), reason="no Chromium: apt-get install chromium, or set CHROMIUM to its program"
-)
 DEPLOYMENT = "lifecycle/minute"
 RUN_SECONDS = 1200.0
 
@@ -37,19 +32,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.take_down()
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browse(tmp_path) as page:
-        yield page
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture of the window where GENAI_TEST_PICTURES names a folder, for people to look at."""
-    if folder := os.environ.get("GENAI_TEST_PICTURES", ""):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(Path(folder) / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +57,8 @@ def versions(stack: Stack) -> list[str]:
 
 
 def test_nothing_listens_to_the_network(stack: Stack) -> None:
-    ours = {one.pid for service in stack.services.values() for one in service.family()}
-    listening = [one for one in psutil.net_connections("inet") if one.pid in ours and one.status == psutil.CONN_LISTEN]
-    assert len(listening) > len(stack.services)
-    assert {one.laddr.ip for one in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+    ports = assert_loopback_only(one for service in stack.services.values() for one in service.family())
+    assert len(ports) > len(stack.services)
 
 
 def test_a_run_by_the_api_goes_through_every_service(stack: Stack, first: str) -> None:
@@ -124,7 +104,7 @@ def test_a_person_changes_two_fields_presses_the_button_and_the_run_ends_well(st
     page.wait("(document.body?.innerText ?? '').includes('Short name; artifacts and runs are called after it.')")
     page.type_over(field("Finetuning (Optional)", "Steps (Optional)"), "14")
     page.type_over(field("Correction (Optional)", "Samples per prompt (Optional)"), "3")
-    picture(page, "prefect-form")
+    page.picture("prefect-form")
     page.click(button("Submit"))
     wanted = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
@@ -144,20 +124,20 @@ def test_a_person_changes_two_fields_presses_the_button_and_the_run_ends_well(st
     page.open(f"{stack.prefect}/runs/flow-run/{run}")
     page.wait("(document.body?.innerText ?? '').includes('Logs')")
     page.wait("(document.body?.innerText ?? '').includes('augment')")
-    picture(page, "prefect-run")
+    page.picture("prefect-run")
 
 
 @needs_chromium
 def test_mlflow_is_walked_from_the_experiment_to_the_champion(stack: Stack, first: str, page: Page) -> None:
     page.open(f"{stack.url('mlflow')}/#/models/pydocs-minute")
     page.wait("(document.body?.innerText ?? '').includes('champion')")
-    picture(page, "mlflow-model")
+    page.picture("mlflow-model")
     page.click("[...document.querySelectorAll('a')].find(e => /versions\\/\\d+/.test(e.href))")
     page.wait("(document.body?.innerText ?? '').includes('How to load')")
     text = page.js("document.body.innerText")
     assert re.search(r"bits_per_byte", text), text[:3000]
     assert "Lineage" in text
-    picture(page, "mlflow-version")
+    page.picture("mlflow-version")
     page.click("[...document.querySelectorAll('a')].find(e => /\\/runs\\/[0-9a-f]{32}/.test(e.href))")
     page.wait("(document.body?.innerText ?? '').includes('Metrics')")
-    picture(page, "mlflow-run")
+    page.picture("mlflow-run")
