@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 
 from genai_core.config.recipe import Recipe
 from genai_core.storage.artifact import ArtifactRef
-from tasks.figures import number
 from tasks.registry import champion_of, evidence_of, weigh
 
 if TYPE_CHECKING:
@@ -46,19 +45,16 @@ def lay_out_evidence(
 
 def say_evidence(candidate: str, model_name: str, verdict: Verdict, evidence: list[Evidence]) -> str:
     """Return the question with the gate's reasons and the table that they rest on."""
-    rows = [
-        f"| {one.figure.removeprefix('sealed/')} | {one.against} | {one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}] | "
-        f"{number(one.candidate)} | {number(one.baseline)} | {one.cases} |"
-        for one in evidence
-    ]
+    from genai_core.tracking.card import evidence_table
+
     return "\n".join(
         [
             f"Shall `{candidate}` become champion of `{model_name}`? The gate would let it pass:",
             "",
             *(f"- {reason}" for reason in verdict.reasons),
             "",
-            "| sealed figure | against | difference, 95 % interval | candidate | baseline | cases |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *rows,
+            "On the sealed split; differences are candidate minus baseline, with a 95 % interval:",
+            "",
+            evidence_table(evidence),
         ]
     )

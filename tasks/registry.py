@@ -156,7 +156,7 @@ def evidence_of(reports: Mapping[str, Report], recipe: Recipe) -> list[Evidence]
 
     return [
         Evidence(
-            figure=f"sealed/{difference.metric}",
+            figure=difference.metric,
             against=against,
             candidate=difference.candidate,
             baseline=difference.baseline,

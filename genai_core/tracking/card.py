@@ -46,7 +46,7 @@ class Evidence:
     """One measured difference: candidate minus baseline, with its interval over the cases."""
 
     figure: str
-    """Such as 'sealed/bits_per_byte'."""
+    """Such as 'text/bits_per_byte'; of the sealed split."""
     against: str
     """Name of the baseline: base, champion, a constant answer."""
     candidate: float
@@ -78,7 +78,7 @@ def model_card(
     Args:
         lineage: of the model.
         evidence: the comparisons the gate judged.
-        figures: single figures of the candidate that have no baseline.
+        figures: of the candidate, also those that have no baseline.
         sealed_openings: how often the sealed split has been opened, this time included.
         licences: of data and base, as `licences_of` finds them.
         base_model: hub id or name of the base; '' when trained from scratch.
@@ -141,6 +141,34 @@ def _sections(card: str) -> list[tuple[str, str]]:
     first, *others = f"\n{card.strip()}".split("\n## ")
     parts = [("", first.strip()), *((part.partition("\n")[0], part.partition("\n")[2].strip()) for part in others)]
     return [(title, text) for title, text in parts if text]
+
+
+LEFT_OUT_FIRST = ("Training", "How to load", "Limits", "Data", "Licences")
+"""Sections that a description does without where it may not hold all: settings are told by the run, too, and lineage
+and evidence nowhere else on the page."""
+
+REST = "*The rest is in README.md, among the model's files.*\n"
+
+
+def shortened(card: str, length: int) -> str:
+    """Return a card of at most so many characters: without whole sections, and only then cut, at the end of a line.
+
+    What does not hold all ends with `REST`.
+    """
+    if len(card) <= length:
+        return card
+    parts = _sections(card)
+    for title in LEFT_OUT_FIRST:
+        parts = [part for part in parts if part[0] != title]
+        text = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in parts) + f"\n\n{REST}"
+        if len(text) <= length:
+            return text
+    return text[: length - len(REST) - 2].rpartition("\n")[0].rstrip() + f"\n\n{REST}"
+
+
+def without_header(card: str) -> str:
+    """Return a card without its YAML header."""
+    return card.split("---\n", 2)[2].lstrip() if card.startswith("---\n") and card.count("---\n") >= 2 else card
 
 
 def with_loading(card: str, file: str, kind: ModelKind = CAUSAL) -> str:
@@ -244,30 +272,42 @@ def _evidence(evidence: Sequence[Evidence], figures: Mapping[str, float], openin
     parts = []
     if evidence:
         parts.append(
-            f"Differences are candidate minus baseline with a paired bootstrap interval ({confidence:.0%}) over the cases."
+            "On the sealed split. Differences are candidate minus baseline with a paired bootstrap interval "
+            f"({confidence:.0%}) over the cases."
         )
-        rows = [
-            "| figure | against | candidate | baseline | difference | interval | cases |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        rows += [
-            f"| {_cell(row.figure)} | {_cell(row.against)} | {row.candidate:.4g} | {row.baseline:.4g} | "
-            f"{row.difference:+.4g} | {row.low:+.4g} … {row.high:+.4g} | {row.cases} |"
-            for row in sorted(evidence, key=lambda row: (row.figure, row.against))
-        ]
-        parts.append("\n".join(rows))
     else:
         parts.append("There was nothing to compare with.")
-    if figures:
-        parts.append("All figures of this version on the sealed split:")
-        rows = ["| figure | value |", "|---|---|"]
-        rows += [f"| {_cell(name)} | {figures[name]:.4g} |" for name in sorted(figures)]
-        parts.append("\n".join(rows))
+    if evidence or figures:
+        parts.append(evidence_table(evidence, figures))
     parts.append(
         f"The sealed split had been opened {openings} time{'' if openings == 1 else 's'} when this was judged; "
         "each further opening makes its verdict weaker."
     )
     return "\n\n".join(parts)
+
+
+def evidence_table(evidence: Sequence[Evidence], figures: Mapping[str, float] | None = None) -> str:
+    """Return a table with a row for each figure and two columns for each baseline: its value, and the difference to it.
+
+    Args:
+        figures: of the candidate, also those that were compared with nothing.
+    """
+    baselines = sorted({row.against for row in evidence})
+    compared = {(row.figure, row.against): row for row in evidence}
+    values = {**(figures or {}), **{row.figure: row.candidate for row in evidence}}
+    cases = {row.figure: str(row.cases) for row in evidence}
+    head = ["figure", "candidate", *(title for name in baselines for title in (name, "difference")), "cases"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for figure in sorted(values):
+        cells = [_cell(figure), f"{values[figure]:.4g}"]
+        for name in baselines:
+            row = compared.get((figure, name))
+            told = (
+                (f"{row.baseline:.4g}", f"{row.difference:+.4g} [{row.low:+.4g}, {row.high:+.4g}]") if row else ("", "")
+            )
+            cells += told
+        lines.append(f"| {' | '.join([*cells, cases.get(figure, '')])} |")
+    return "\n".join(lines)
 
 
 def _gate(passed: bool, reasons: Sequence[str]) -> str:

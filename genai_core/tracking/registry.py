@@ -21,6 +21,7 @@ from typing import Any
 
 from genai_core.errors import ConfigError
 from genai_core.storage.artifact import ArtifactRef
+from genai_core.tracking.card import REST, shortened, without_header
 from genai_core.tracking.quiet import open_mlflow
 from genai_core.tracking.runs import Tracker, clean_name, now_ms
 from genai_core.tracking.secrets import masked
@@ -73,20 +74,10 @@ class Move:
 LONGEST_DESCRIPTION = 5000
 """Characters that a version's description may have: MLflow's column. Postgres refuses more, SQLite does not."""
 
-CUT = "\n\n*The rest is in README.md, among the model's files.*\n"
-
-
-def without_header(card: str) -> str:
-    """Return a card without its YAML header."""
-    return card.split("---\n", 2)[2].lstrip() if card.startswith("---\n") and card.count("---\n") >= 2 else card
-
 
 def describe(card: str) -> str:
     """Return what MLflow's page shows of a card: without its YAML header, which would be text there, and no longer than may be."""
-    body = without_header(card)
-    if len(body) <= LONGEST_DESCRIPTION:
-        return body
-    return body[: LONGEST_DESCRIPTION - len(CUT)].rpartition("\n")[0] + CUT
+    return shortened(without_header(card), LONGEST_DESCRIPTION)
 
 
 class Registry(Tracker):
@@ -243,7 +234,7 @@ class Registry(Tracker):
         place = f"{version.model_name}/{version.version}"
         with self.call(f"read the card of {place}"):
             card = str(self.client.get_model_version(version.model_name, version.version).description or "")
-            if not card.endswith(CUT):
+            if not card.endswith(REST):
                 return card
             with tempfile.TemporaryDirectory(prefix="genai-card-") as folder:
                 uri = f"models:/{place}/README.md"

@@ -104,7 +104,7 @@ def test_approval_and_time_are_in_no_identity() -> None:
 def test_the_question_shows_reasons_and_the_table() -> None:
     evidence = [
         Evidence(
-            figure="sealed/bits_per_byte",
+            figure="bits_per_byte",
             against="base",
             candidate=2.5,
             baseline=3.0,
@@ -116,7 +116,7 @@ def test_the_question_shows_reasons_and_the_table() -> None:
     ]
     said = say_evidence("m@1", "pydocs", Verdict(True, ("it is better",)), evidence)
     assert "- it is better" in said
-    assert "| bits_per_byte | base | -0.500 [-0.600, -0.400] | 2.5 | 3 | 24 |" in said
+    assert "| bits_per_byte | 2.5 | 3 | -0.5 [-0.6, -0.4] | 24 |" in said
 
 
 def test_the_event_of_a_dataset_says_what_made_it_and_carries_its_recipe() -> None:

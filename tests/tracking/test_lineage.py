@@ -16,11 +16,14 @@ from genai_core.tracking.card import (
     CAUSAL,
     DIFFUSION,
     ENCODER,
+    REST,
     Evidence,
     ModelKind,
     exported_card,
     model_card,
+    shortened,
     with_loading,
+    without_header,
 )
 from genai_core.tracking.licences import Licence
 from genai_core.tracking.lineage import Node, lineage
@@ -110,11 +113,15 @@ def test_a_lost_manifest_ends_the_line_visibly(manifests: dict[str, dict[str, An
 
 
 def card_of(root: Node, **changes: Any) -> str:
-    row = Evidence("sealed/bits_per_byte", "base", 1.9, 2.0, -0.1, -0.12, -0.08, 300)
+    row = Evidence("bits_per_byte", "base", 1.9, 2.0, -0.1, -0.12, -0.08, 300)
     facts: dict[str, Any] = {
         "model_name": "pydocs",
         "lineage": root,
-        "evidence": [row, replace(row, against="champion", figure="sealed/right|call")],
+        "evidence": [
+            row,
+            replace(row, against="champion", baseline=2.2, difference=-0.3, low=-0.32, high=-0.28),
+            replace(row, against="champion", figure="right|call"),
+        ],
         "figures": {"right": 0.5, "valid": 0.75},
         "gate_passed": True,
         "gate_reasons": ["bits per byte fell"],
@@ -135,8 +142,10 @@ def test_the_card_says_what_a_stranger_must_know(manifests: dict[str, dict[str, 
         "pipeline_tag": "text-generation",
         "tags": ["genai", "quickstart"],
     }
-    assert "| sealed/bits_per_byte | base | 1.9 | 2 | -0.1 | -0.12 … -0.08 | 300 |" in body
-    assert "sealed/right\\|call" in body
+    assert "| figure | candidate | base | difference | champion | difference | cases |" in body
+    assert "| bits_per_byte | 1.9 | 2 | -0.1 [-0.12, -0.08] | 2.2 | -0.3 [-0.32, -0.28] | 300 |" in body
+    assert "| right\\|call | 1.9 |  |  | 2 | -0.1 [-0.12, -0.08] | 300 |" in body
+    assert "| valid | 0.75 |  |  |  |  |  |" in body
     assert "**Passed.**\n\n- bits per byte fell" in body
     assert "opened 3 times" in body
     assert f"| pydocs | `{SOURCE.digest[:16]}` |" in body
@@ -164,6 +173,32 @@ def test_the_same_facts_give_the_same_card(manifests: dict[str, dict[str, Any]])
     second = lineage(shuffled, made("g3"))
     assert card_of(first) == card_of(second, figures={"valid": 0.75, "right": 0.5})
     assert card_of(first) != card_of(second, figures={"right": 0.51})
+
+
+def test_a_shortened_card_keeps_evidence_and_lineage_whole_and_is_cut_only_at_last(
+    manifests: dict[str, dict[str, Any]],
+) -> None:
+    root = lineage(manifests.__getitem__, made("g3"))
+    card = without_header(card_of(root))
+    assert shortened(card, len(card)) == card
+    room = len(card)
+    for gone in ("Training", "How to load"):
+        room = len(short := shortened(card, room - 1))
+        assert f"## {gone}" not in short and short.endswith(REST)
+    assert [line for line in short.splitlines() if line.startswith("#")] == [
+        "# pydocs",
+        "## Evidence",
+        "## Gate",
+        "## Data",
+        "## Licences",
+        "## Lineage",
+        "## Limits",
+    ]
+    for line in root.markdown().splitlines():
+        assert line in short
+    cut = shortened(card, 300)
+    assert len(cut) <= 300 and cut.endswith(f"\n\n{REST}")
+    assert all(line in card.splitlines() for line in cut.removesuffix(REST).splitlines())
 
 
 @pytest.mark.parametrize(("kind", "task"), [(ENCODER, "fill-mask"), (DIFFUSION, "text-generation")])
