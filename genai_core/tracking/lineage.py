@@ -57,7 +57,8 @@ class Node:
 
     def markdown(self) -> str:
         """Return the tree as a Markdown list."""
-        return "\n".join(f"{'  ' * depth}- {text}" for depth, text in _lines(self, 0, "", set(), code="`"))
+        # four spaces: with two MLflow's page puts an entry beside the one that it belongs under
+        return "\n".join(f"{'    ' * depth}- {text}" for depth, text in _lines(self, 0, "", set(), code="`"))
 
 
 Manifest = Callable[[str], Mapping[str, Any] | None]

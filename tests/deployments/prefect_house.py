@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,13 @@ class PrefectServer:
     environment: dict[str, str]
     """Where commands run, and with what."""
 
-    def call(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        """Return how a genai command ended."""
+    def call(
+        self, *arguments: str, seconds: float = 300, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Return how a genai command ended, in a changed environment."""
         command = [sys.executable, "-m", "genai_core.cli", *arguments]
-        return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=seconds
-        )
+        here = {**self.environment, **(environment or {})}
+        return subprocess.run(command, env=here, cwd=self.folder, capture_output=True, text=True, timeout=seconds)
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
         """Return what the server answers, as JSON."""
@@ -80,8 +81,8 @@ class PrefectServer:
         found = self.api("/deployments/filter", {})
         return {f"{flows[one['flow_id']]}/{one['name']}": one for one in found}
 
-    def start(self, deployment: str, **changes: Any) -> str:
-        """Start a run with changed recipe keys (a__b=1 is a.b=1); return its id."""
+    def start(self, deployment: str, environment: Mapping[str, str] | None = None, **changes: Any) -> str:
+        """Start a run with changed recipe keys (a__b=1 is a.b=1), in a changed environment; return its id."""
         found = self.deployments()[deployment]
         recipe = json.loads(json.dumps(found["parameters"]["recipe"]))
         for key, value in changes.items():
@@ -91,7 +92,10 @@ class PrefectServer:
                 place = place[parent]
             assert last in place
             place[last] = value
-        run = self.api(f"/deployments/{found['id']}/create_flow_run", {"parameters": {"recipe": recipe}})
+        wanted: dict[str, Any] = {"parameters": {"recipe": recipe}}
+        if environment:
+            wanted["job_variables"] = {"env": dict(environment)}
+        run = self.api(f"/deployments/{found['id']}/create_flow_run", wanted)
         return str(run["id"])
 
     def run(self, run_id: str) -> dict[str, Any]:

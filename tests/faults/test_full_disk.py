@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from fault_runs import CHECKPOINT_EVERY, Home, RunningFlow, checkpoint_steps, wait_for
 
+from tests.small_disk import filled, mount, unmount
+
 pytestmark = pytest.mark.faults
 
-DISK = "64m"
+DISK_MEGABYTES = 64
 """Five times what a whole run of the recipe needs."""
 
 
@@ -26,42 +22,12 @@ def small(blank: Home, tmp_path: Path) -> Iterator[Home]:
     disk, recipe = tmp_path / "home", tmp_path / "faults.yaml"
     disk.mkdir()
     recipe.write_text(blank.recipe.read_text().replace("generations: 1", "generations: 0"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk is mounted as root, which is not allowed here: {mounted.stderr.strip()}")
+    if refused := mount(disk, DISK_MEGABYTES):
+        pytest.skip(f"a small disk is mounted as root, which is not allowed here: {refused}")
     try:
         yield Home(disk, recipe)
     finally:
-        subprocess.run(
-            ["umount", "--lazy", str(disk)], check=True
-        )  # lazy: this process may have read MLflow's database
-
-
-@contextmanager
-def filled(home: Home) -> Iterator[None]:
-    """Keep the disk full: what becomes free, as when a stage's unfinished state goes, is taken at once, until the end."""
-    filler, over = home.path / "filler", threading.Event()
-
-    def fill(handle: BinaryIO) -> None:
-        while not over.is_set():
-            try:
-                handle.write(bytes(1 << 12))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-                over.wait(0.002)
-
-    with filler.open("wb", buffering=0) as handle:
-        thread = threading.Thread(target=fill, args=(handle,))
-        thread.start()
-        wait_for("a full disk", lambda: shutil.disk_usage(home.path).free < 1 << 12, every=0.002)
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-    filler.unlink()
+        unmount(disk)
 
 
 def in_training(running: RunningFlow) -> None:
@@ -79,7 +45,7 @@ def test_full_disk(small: Home, unbroken: Home, moment: Callable[[RunningFlow], 
     """The run ends with 1 and says what to do; what was published is whole, and the next run goes on from there."""
     with small.start() as running:
         moment(running)
-        with filled(small):
+        with filled(small.path):
             running.end(1)
         running.await_nothing_left(60.0)
     said = " ".join(running.output.split())

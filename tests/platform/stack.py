@@ -41,6 +41,7 @@ from genai_core.launch.sessions import end_family
 from genai_core.storage.objects import ObjectStore
 from genai_core.storage.open import open_store
 from genai_core.tracking.quiet import SETTINGS
+from genai_core.tracking.server import ADMIN
 from tests.deployments.prefect_house import PrefectServer, client_environment
 from tests.ports import listens
 
@@ -97,8 +98,8 @@ class Service:
         """Return the file of all that it says, over all its lives."""
         return self.folder / f"{self.name}.log"
 
-    def start(self) -> None:
-        """Start it, and return when it is ready."""
+    def launch(self) -> None:
+        """Start its process."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command,
@@ -110,6 +111,11 @@ class Service:
                 start_new_session=True,
                 **({"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}),
             )
+
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+        self.launch()
+        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while not self.ready():
             assert self.process.poll() is None, f"{self.name} ended: {self.said()}"
@@ -183,6 +189,13 @@ class Stack(PrefectServer):
         """Return the address of a service that speaks HTTP."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
+    def door(self, name: str) -> int:
+        """Return the port by which others reach a service: its own, unless something is to stand between."""
+        return self.ports[name]
+
+    def _reach(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.door(name)}"
+
     def s3(self) -> Any:
         """Return a client of the S3 server that may do all."""
         return boto3.client(
@@ -194,23 +207,25 @@ class Stack(PrefectServer):
             config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
         )
 
-    def store(self) -> ObjectStore:
-        """Return the artifact store of the platform, as a run opens it."""
+    def store(self, place: str = "store") -> ObjectStore:
+        """Return a store on the S3 server, without a name that of the platform, as a run opens it."""
         settings = read_settings(s3_endpoint_url=self.url("s3"), s3_access_key=BUCKET, s3_secret_key=PASSWORD)
-        return open_store(f"s3://{BUCKET}/store", settings)
+        return open_store(f"s3://{BUCKET}/{place}", settings)
 
     def _clients(self) -> dict[str, str]:
         """Return the environment of all that uses the platform: the worker, its flows, the jobs, a person's command."""
         environment = {
-            **client_environment(self.home, self.prefect),
+            **client_environment(self.home, self._reach("prefect")),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "GENAI_PLATFORM": str(self.folder),
             "GENAI_STORAGE_URI": f"s3://{BUCKET}/store",
-            "GENAI_S3_ENDPOINT_URL": self.url("s3"),
+            "GENAI_S3_ENDPOINT_URL": self._reach("s3"),
             "GENAI_S3_ACCESS_KEY": BUCKET,
             "GENAI_S3_SECRET_KEY": PASSWORD,
-            "GENAI_TRACKING_URI": self.url("mlflow"),
-            "GENAI_RAY_ADDRESS": self.url("jobs"),
+            "GENAI_TRACKING_URI": self._reach("mlflow"),
+            "MLFLOW_TRACKING_USERNAME": ADMIN,
+            "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+            "GENAI_RAY_ADDRESS": self._reach("jobs"),
         }
         environment.pop("PREFECT_API_DATABASE_CONNECTION_URL")
         return environment
@@ -230,7 +245,8 @@ class Stack(PrefectServer):
 
     def _make_cluster(self) -> None:
         data = self.outside / "postgres"
-        data.mkdir(mode=0o700)
+        data.mkdir(mode=0o700, exist_ok=True)
+        data.chmod(0o700)
         secret = self.outside / "secret"
         secret.write_text(PASSWORD)
         user = {}
@@ -271,7 +287,7 @@ class Stack(PrefectServer):
                 connection.execute(statement)
 
     def _s3(self) -> Service:
-        (self.folder / "s3").mkdir()
+        (self.folder / "s3").mkdir(exist_ok=True)
         keys = [{"accessKey": BUCKET, "secretKey": PASSWORD}]
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = self.folder / "s3.json"
@@ -292,28 +308,39 @@ class Stack(PrefectServer):
         return True
 
     def _mlflow(self) -> Service:
-        database = f"postgresql+psycopg://genai:{PASSWORD}@127.0.0.1:{self.ports['postgres']}/mlflow"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["mlflow"])]
-        command += [
-            "--workers",
-            "1",
-            "--backend-store-uri",
-            database,
-            "--artifacts-destination",
-            f"s3://{BUCKET}/mlflow",
-        ]
+        database = f"postgresql+psycopg://genai:{PASSWORD}@127.0.0.1:{self.door('postgres')}/mlflow"
+        command = [sys.executable, "-m", "genai_core.tracking.server", database, str(self.folder / "mlflow")]
         environment = {
             **self.environment,
             **SETTINGS,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_S3_ENDPOINT_URL": self.url("s3"),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "any-long-random-text",
+            "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/mlflow",
+            "MLFLOW_S3_ENDPOINT_URL": self._reach("s3"),
             "AWS_ACCESS_KEY_ID": BUCKET,
             "AWS_SECRET_ACCESS_KEY": PASSWORD,
         }
-        return Service("mlflow", command, environment, self.folder, lambda: answers(f"{self.url('mlflow')}/health"))
+        return Service(
+            "mlflow",
+            [*command, "127.0.0.1", str(self.ports["mlflow"])],
+            environment,
+            self.folder,
+            lambda: answers(f"{self.url('mlflow')}/health"),
+        )
+
+    def mlflow(self) -> Any:
+        """Return a client of the MLflow server that may do all."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.mlflow_for_admin)
+
+    @property
+    def mlflow_for_admin(self) -> str:
+        """Return the address of the MLflow server with the name and password of who may do all."""
+        return f"http://{ADMIN}:{PASSWORD}@127.0.0.1:{self.ports['mlflow']}"
 
     def _prefect(self) -> Service:
-        database = f"postgresql+asyncpg://genai:{PASSWORD}@127.0.0.1:{self.ports['postgres']}/prefect"
+        database = f"postgresql+asyncpg://genai:{PASSWORD}@127.0.0.1:{self.door('postgres')}/prefect"
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
         command += ["--port", str(self.ports["prefect"])]
         environment = {

@@ -1,0 +1,96 @@
+"""The images of compose.yaml, made step by step in a clean Debian root, start what their services start."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genai_core.cli.services import answers
+from tests.platform.clean_root import CleanRoot, missing
+from tests.platform.stack import free_ports
+
+pytestmark = [pytest.mark.platform, pytest.mark.skipif(bool(missing()), reason=missing() or "all is here")]
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "docker/Dockerfile"
+READY_SECONDS = 180.0
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Debian root with Python, to be copied."""
+    folder = tmp_path_factory.mktemp("debian") / "root"
+    CleanRoot(folder).bootstrap()
+    return folder
+
+
+@contextmanager
+def built(debian: Path, folder: Path, target: str) -> Iterator[CleanRoot]:
+    subprocess.run(["cp", "-a", str(debian), str(folder)], check=True)
+    root = CleanRoot(folder)
+    with root.mounted():
+        root.build(DOCKERFILE, ROOT, target)
+        yield root
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(root: CleanRoot, command: list[str], environment: dict[str, str], url: str) -> Iterator[None]:
+    """Run a service until the end of the block; fail unless it becomes ready."""
+    log = root.folder.with_name("service.log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            root.command(command),
+            env=root.environment(environment),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not answers(url):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.5)
+        yield
+    finally:
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=False)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_the_targets_of_the_file_are_those_that_compose_builds() -> None:
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    targets = {service["build"]["target"] for service in compose["services"].values() if "build" in service}
+    assert targets == {"server", "worker"}
+
+
+def test_the_servers_start_in_their_image_as_a_user_without_rights(debian: Path, tmp_path: Path) -> None:
+    mlflow, prefect = free_ports(2)
+    with built(debian, tmp_path / "server", "server") as root:
+        assert root.run(["id", "-un"]).stdout.strip() == "genai"
+        assert root.run(["python", "-c", "import torch"]).returncode != 0, "the servers need no torch"
+        passwords = {"MLFLOW_AUTH_ADMIN_PASSWORD": "of-the-tests", "MLFLOW_FLASK_SERVER_SECRET_KEY": "any-text"}
+        command = ["python", "-m", "genai_core.tracking.server", "sqlite:////tmp/mlflow.db", "/tmp/mlflow"]
+        more = {**passwords, "MLFLOW_ARTIFACTS_DESTINATION": "/tmp/kept"}
+        with running(root, [*command, "127.0.0.1", str(mlflow)], more, f"http://127.0.0.1:{mlflow}/health"):
+            pass
+        command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)]
+        with running(root, command, {}, f"http://127.0.0.1:{prefect}/api/health"):
+            pass
+
+
+def test_the_smallest_mission_runs_in_the_image_of_the_worker(debian: Path, tmp_path: Path) -> None:
+    with built(debian, tmp_path / "worker", "worker") as root:
+        assert root.run(["id", "-un"]).stdout.strip() == "genai"
+        more = {"GENAI_HOME": "/tmp/home", "COLUMNS": "160"}
+        done = root.run(["genai", "run", "minute", "--set", "recursion.generations=0"], more=more)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "champion" in done.stdout
