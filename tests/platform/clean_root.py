@@ -180,11 +180,16 @@ class CleanRoot:
 
 
 def places_of_pip() -> list[str]:
-    """Return pip's own settings files of this machine and every file and folder that they and PIP_* name."""
+    """Return pip's own settings files of this machine, every file that they and PIP_* name, and the folder around every folder.
+
+    An index in a folder names files beside it.
+    """
     files = [Path("/etc/pip.conf"), Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"]
     there = [path for path in files if path.is_file()]
     said = " ".join(
         [*(path.read_text() for path in there), *(v for k, v in os.environ.items() if k.startswith("PIP_"))]
     )
-    named = {match for match in re.findall(r"(?:file://)?(/[^\s:]+)", said) if Path(match).exists()}
-    return sorted({*map(str, there), *named})
+    named = {Path(match) for match in re.findall(r"(?:file://)?(/[^\s:]+)", said) if Path(match).exists()}
+    around = {path.parent if path.is_dir() and path.parent != Path("/") else path for path in named}
+    every = {*there, *around}
+    return sorted(str(path) for path in every if not any(other in path.parents for other in every))

@@ -9,6 +9,7 @@ A call begins with a run that nothing hurts; what it made, byte by byte, is what
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import random
 import statistics
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,10 @@ SILENT_SECONDS = 240.0
 """How long a run may be believed running by Prefect when no process of it is left."""
 
 LEFT_SECONDS = 60.0
+READY_SECONDS = 180.0
+AWAY = (OSError, http.client.HTTPException)
+"""What a caller of Prefect sees while it is hurt."""
+
 GOOD, BAD = {"COMPLETED"}, {"FAILED", "CRASHED", "CANCELLED"}
 SECONDS = {KILL: 0.0, STOP: STOPPED_SECONDS, CUT: CUT_SECONDS}
 
@@ -169,7 +175,7 @@ class Campaign:
         """Return whether the run has ended well; where it has ended otherwise, it is started again first."""
         try:
             state = self.stack.run(self.run)["state"]
-        except OSError:  # Prefect is away
+        except AWAY:
             return False
         outcome.state = state["name"]
         if state["type"] in BAD and state["name"] != "Refused":
@@ -182,7 +188,15 @@ class Campaign:
         outcome.reruns += 1
         if outcome.faults:
             outcome.faults[-1]["rerun"] = True
-        self.run = self._run_again()
+        started: list[str] = []
+
+        def start() -> bool:
+            with suppress(*AWAY):
+                started.append(self._run_again())
+            return bool(started)
+
+        assert wait_until(start, READY_SECONDS), "Prefect took no other run"
+        self.run = started[0]
 
     def _await_end(self, outcome: Outcome) -> None:
         deadline, seen = time.monotonic() + END_SECONDS, time.monotonic()
@@ -198,6 +212,7 @@ class Campaign:
             time.sleep(0.5)
 
     def _judge(self, outcome: Outcome) -> None:
+        assert wait_until(lambda: all(one.ready() for one in self.stack.services.values()), READY_SECONDS)
         wait_until(lambda: not self._left(), LEFT_SECONDS)
         outcome.left = self._left()
         made = self._made()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,33 @@ def test_the_targets_of_the_file_are_those_that_compose_builds() -> None:
     compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
     targets = {service["build"]["target"] for service in compose["services"].values() if "build" in service}
     assert targets == {"server", "worker"}
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="no compose: apt-get install docker-compose")
+def test_compose_takes_its_file_and_no_service_starts_without_its_password(tmp_path: Path) -> None:
+    names = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker/compose.yaml").read_text()))
+    assert names == set(re.findall(r"\b[A-Z0-9]+(?:_[A-Z0-9]+)+\b", the_loop_of_the_readme()))
+
+    def config(given: set[str]) -> subprocess.CompletedProcess[str]:
+        passwords = tmp_path / ".env"
+        passwords.write_text("".join(f"{name}=any\n" for name in sorted(given)))
+        command = ["docker-compose", "--env-file", str(passwords), "-f", str(ROOT / "docker/compose.yaml"), "config"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    whole = config(names)
+    assert whole.returncode == 0, whole.stderr
+    assert yaml.safe_load(whole.stdout)["services"]["worker"]["depends_on"]["mlflow"] == {
+        "condition": "service_healthy"
+    }
+    for name in names:
+        refused = config(names - {name})
+        assert refused.returncode != 0 and name in refused.stderr
+
+
+def the_loop_of_the_readme() -> str:
+    """Return the line of docker/README.md that names what docker/.env must hold."""
+    lines = (ROOT / "docker/README.md").read_text().splitlines()
+    return next(line for line in lines if line.startswith("for name in "))
 
 
 def test_the_servers_start_in_their_image_as_a_user_without_rights(debian: Path, tmp_path: Path) -> None:
