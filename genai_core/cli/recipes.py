@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +20,14 @@ from genai_core.cli.screen import STATUS_STYLE
 from genai_core.config.load import find_recipe, list_recipes, load_recipe, recipe_schema
 from genai_core.config.recipe import Recipe
 from genai_core.config.reference import recipe_reference
+from genai_core.errors import ConfigError
 from tasks.figures import clock
+
+if TYPE_CHECKING:
+    from flows.plan import PlannedStage
+
+SURELY_TOO_LARGE = 1.5
+"""Times the machine's memory: a forecast is an estimate, and swap helps a little."""
 
 
 def show_list() -> None:
@@ -103,6 +113,21 @@ def check(name: str, overrides: Sequence[str], storage: str, flow: str = "lifecy
     else:
         console.print("\nEverything is there already.")
     warn(console, outlook, recipe)
+    refuse_what_cannot_fit(planned, recipe.compute.ray_address or settings.ray_address)
+
+
+def refuse_what_cannot_fit(planned: Sequence[PlannedStage], ray_address: str) -> None:
+    """Raise ConfigError where a stage needs far more memory than this machine has; clusters and GPUs are not known here."""
+    if ray_address or Path("/dev/nvidia0").exists():
+        return
+    there = psutil.virtual_memory().total
+    for row in planned:
+        if row.forecast and row.forecast["memory_bytes"] > SURELY_TOO_LARGE * there:
+            raise ConfigError(
+                f"{row.name} would need about {human_bytes(row.forecast['memory_bytes'])} of memory; this machine has "
+                f"{human_bytes(there)}. Make the model smaller (base.n_layers, base.d_model, base.d_ff, "
+                "vocab_size), or give compute.ray_address of a cluster that is large enough."
+            )
 
 
 def describe(outlook: Outlook) -> str:

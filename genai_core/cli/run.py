@@ -158,15 +158,17 @@ class Run:
         reachable.start()
         from flows.plan import plan
         from genai_core.augmentation.outlook import look_ahead
-        from genai_core.cli.recipes import warn
+        from genai_core.cli.recipes import refuse_what_cannot_fit, warn
 
         outlook = look_ahead(self.recipe.data)
         planned = plan(self.recipe, self.settings, self.refresh, outlook, self._flow_and_walk[1])
+        ray_address = self.recipe.compute.ray_address or self.settings.ray_address
+        refuse_what_cannot_fit(planned, ray_address)
         self.forecasts = {row.name: row.forecast for row in planned if row.forecast}
         reused = sum(row.status == "reused" for row in planned)
         todo = [row for row in planned if row.status == "compute"]
         if todo:  # torch and Ray start while Prefect's server does
-            self.launcher = open_launcher(self.recipe.compute.ray_address or self.settings.ray_address, self.settings)
+            self.launcher = open_launcher(ray_address, self.settings)
             training = any(row.artifact is not None and row.artifact.kind is ArtifactKind.MODEL for row in todo)
             self.launcher.warm_up(training=training)
         self.console.print(

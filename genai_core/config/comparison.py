@@ -61,7 +61,7 @@ class ComposingConfig(Config):
         description="Field of a document whose value a classifier learns from the texts: 'kind' (pydocs: function, class, ...), "
         "'group', or a field of the table that the corpus was made from; '' = no downstream score.",
     )
-    bootstrap_draws: PositiveInt = Field(default=1000, description="Resamples of the intervals.")
+    bootstrap_draws: PositiveInt = Field(default=1000, le=1_000_000, description="Resamples of the intervals.")
     seed: NonNegativeInt = Field(
         default=0, description="Seed of the choice of documents, of the masks and of the noise."
     )

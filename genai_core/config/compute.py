@@ -13,12 +13,14 @@ class ComputeConfig(Config):
     """Resources of the stage jobs. 0 and 'auto' are resolved once into plan.json beside the stage's state."""
 
     workers: NonNegativeInt = Field(
-        default=0, description="Ray Train workers; 0 = one per GPU, or one on a CPU machine."
+        default=0, le=65_536, description="Ray Train workers; 0 = one per GPU, or one on a CPU machine."
     )
     threads: NonNegativeInt = Field(
-        default=0, description="Torch threads per worker; 0 = all cores shared by the workers."
+        default=0, le=4_096, description="Torch threads per worker; 0 = all cores shared by the workers."
     )
-    micro_batch_rows: NonNegativeInt = Field(default=0, description="Packed rows of one forward pass; 0 = measured.")
+    micro_batch_rows: NonNegativeInt = Field(
+        default=0, le=1_048_576, description="Packed rows of one forward pass; 0 = measured."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto", description="Compute precision of training; auto = measured; weights stay float32."
     )
@@ -27,19 +29,27 @@ class ComputeConfig(Config):
         description="'fully_shard': weights, gradients and moments are cut over the workers (FSDP2); 'none': each has all.",
     )
     tensor_parallel: PositiveInt = Field(
-        default=1, description="Neighbouring workers that share the matrices of every layer (tensor parallelism)."
+        default=1,
+        le=65_536,
+        description="Neighbouring workers that share the matrices of every layer (tensor parallelism).",
     )
     pipeline_stages: PositiveInt = Field(
-        default=1, description="Neighbouring workers that hold the layers one after another (a 1F1B pipeline)."
+        default=1,
+        le=1_024,
+        description="Neighbouring workers that hold the layers one after another (a 1F1B pipeline).",
     )
     context_parallel: PositiveInt = Field(
-        default=1, description="Neighbouring workers that share the tokens of every row (context parallelism)."
+        default=1,
+        le=65_536,
+        description="Neighbouring workers that share the tokens of every row (context parallelism).",
     )
     activation_checkpointing: bool = Field(
         default=False,
         description="Compute the inside of each layer again in the backward pass: less memory, a third more work.",
     )
-    generation_workers: NonNegativeInt = Field(default=0, description="Ray workers for generation; 0 = as training.")
+    generation_workers: NonNegativeInt = Field(
+        default=0, le=65_536, description="Ray workers for generation; 0 = as training."
+    )
     shard_rows: PositiveInt = Field(
         default=64, description="Prompts of one generation shard; a finished shard is kept through a crash."
     )

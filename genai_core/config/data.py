@@ -322,7 +322,10 @@ class TrainTokenizer(Config):
 
     kind: Literal["train"] = "train"
     vocab_size: PositiveInt = Field(
-        default=4096, ge=300, description="Entries, at least 300: 256 bytes, special tokens, and some words."
+        default=4096,
+        le=4_194_304,
+        ge=300,
+        description="Entries, at least 300: 256 bytes, special tokens, and some words.",
     )
     mask_token: Annotated[bool, LeftOutWhile(False)] = Field(
         default=False, description="Have a mask token, which masked and diffusion objectives need."
@@ -358,7 +361,7 @@ class AugmentationConfig(Config):
         default=TrainTokenizer(), description="Trained here, or the one that the base model brings."
     )
     seq_len: PositiveInt = Field(
-        default=256, description="Tokens in one packed row; the trainings' seq_len must be the same."
+        default=256, le=16_777_216, description="Tokens in one packed row; the trainings' seq_len must be the same."
     )
     context: Annotated[Literal["document", "group"], LeftOutWhile("document")] = Field(
         default="document",

@@ -91,7 +91,7 @@ class ErasureConfig(Config):
     gap_split: Literal["", "development", "validation", "test"] = Field(
         default="", description="Rows of GAP that are measured; '' = all. Not those that the concept is fitted on."
     )
-    bootstrap_draws: PositiveInt = Field(default=1000, description="Resamples of the intervals.")
+    bootstrap_draws: PositiveInt = Field(default=1000, le=1_000_000, description="Resamples of the intervals.")
     seed: NonNegativeInt = Field(
         default=0, description="Seed of the choice of texts, the random control and the probes."
     )

@@ -25,9 +25,11 @@ class SynthesisConfig(Config):
     """The model writes instruction and answer pairs about real documents; a machine verifies them."""
 
     prompts: PositiveInt = Field(
-        default=256, description="Real training pairs whose documents the model is asked new requests about."
+        default=256,
+        le=1_000_000_000,
+        description="Real training pairs whose documents the model is asked new requests about.",
     )
-    samples_per_prompt: PositiveInt = Field(default=2, description="New requests for each of them.")
+    samples_per_prompt: PositiveInt = Field(default=2, le=10_000, description="New requests for each of them.")
     sampling: SamplingConfig = Field(
         default=SamplingConfig(temperature=1.0, max_new_tokens=48), description="How they are sampled."
     )
@@ -62,7 +64,7 @@ class GuardConfig(Config):
 class RecursionConfig(Config):
     """Generations of synthesise, verify, mix, train, measure."""
 
-    generations: NonNegativeInt = Field(default=2, description="Most generations; 0 leaves recursion out.")
+    generations: NonNegativeInt = Field(default=2, le=100, description="Most generations; 0 leaves recursion out.")
     synthesis: SynthesisConfig = Field(default=SynthesisConfig(), description="How synthetic pairs are written.")
     min_real_share: Fraction = Field(default=0.5, description="Least share of real tokens in the mixed training rows.")
     max_real_share: Fraction = Field(
@@ -73,7 +75,9 @@ class RecursionConfig(Config):
         default=TrainingConfig(steps=60, optimizer=AdamW(learning_rate=3e-4)),
         description="Training of each generation.",
     )
-    probe_samples: PositiveInt = Field(default=128, description="Held-out prompts sampled to measure diversity.")
+    probe_samples: PositiveInt = Field(
+        default=128, le=1_000_000_000, description="Held-out prompts sampled to measure diversity."
+    )
     guard: GuardConfig = Field(default=GuardConfig(), description="When a generation is refused.")
 
     @model_validator(mode="after")
@@ -90,10 +94,10 @@ class CorrectionConfig(Config):
     """Self-correction at training time, at generation time and after the fact."""
 
     prompts: PositiveInt = Field(
-        default=256, description="New requests about training documents that answers are sampled for."
+        default=256, le=1_000_000_000, description="New requests about training documents that answers are sampled for."
     )
     samples_per_prompt: PositiveInt = Field(
-        default=4, description="Answers sampled for each request; the verified ones are learned from."
+        default=4, le=10_000, description="Answers sampled for each request; the verified ones are learned from."
     )
     invented_names: bool = Field(
         default=True,
@@ -111,7 +115,7 @@ class CorrectionConfig(Config):
         description="Largest share of real pairs' tokens beside the verified answers that are learned from.",
     )
     best_of: PositiveInt = Field(
-        default=4, description="Candidates for one prompt at generation time; the verifier chooses."
+        default=4, le=10_000, description="Candidates for one prompt at generation time; the verifier chooses."
     )
     measure_prompts: PositiveInt = Field(default=300, description="Held-out prompts of the paired measurement.")
     seed: NonNegativeInt = Field(default=0, description="Seed of the choice of prompts.")
@@ -146,8 +150,12 @@ class EvaluationConfig(Config):
 
     max_documents: PositiveInt = Field(default=400, description="Most documents that bits per byte are measured on.")
     max_prompts: PositiveInt = Field(default=300, description="Most prompts of each task.")
-    max_new_tokens: PositiveInt = Field(default=48, description="Longest answer, in tokens; answers are greedy.")
-    bootstrap_draws: PositiveInt = Field(default=2000, description="Resamples of a paired bootstrap interval.")
+    max_new_tokens: PositiveInt = Field(
+        default=48, le=1_048_576, description="Longest answer, in tokens; answers are greedy."
+    )
+    bootstrap_draws: PositiveInt = Field(
+        default=2000, le=1_000_000, description="Resamples of a paired bootstrap interval."
+    )
     shots: Annotated[NonNegativeInt, NotIdentity()] = Field(
         default=0,
         description="Ask the base model also with so many solved examples before each question, beside which tuning must "
@@ -186,6 +194,7 @@ class PromotionConfig(Config):
 
     model_name: str = Field(
         default="pydocs",
+        max_length=128,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="Name in the model registry; each recipe should have its own.",
     )

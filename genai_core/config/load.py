@@ -14,6 +14,9 @@ from pydantic_core import ErrorDetails
 from genai_core.config.recipe import Recipe
 from genai_core.errors import ConfigError
 
+LONGEST_RECIPE = 1_000_000
+"""Bytes: a hundred times the longest of ours."""
+
 MOST_SHOWN = 8
 
 
@@ -55,12 +58,16 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises ConfigError that lists every mistake with its place, its value and the nearest known key.
     """
     path = find_recipe(name)
+    if (size := path.stat().st_size) > LONGEST_RECIPE:
+        raise ConfigError(f"{path} has {size:,} bytes; a recipe has at most {LONGEST_RECIPE:,}. Is it another file?")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file: {error}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is nested deeper than any recipe. Is it another file?") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} holds {type(values).__name__}, but a recipe is a mapping of keys such as 'name: mine'."
@@ -86,6 +93,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"--set {key}: the value is nested deeper than any of a recipe.") from None
 
 
 def validate(values: Mapping[str, Any], place: str) -> Recipe:

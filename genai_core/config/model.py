@@ -18,16 +18,19 @@ class ScratchBase(Config):
         description="Architecture, as transformers has it. 'llama' writes text; the others are encoders, which see both sides and "
         "learn by masked_lm, masked_diffusion or linked_lm, in pre-training alone.",
     )
-    n_layers: PositiveInt = Field(default=6, description="Layers.")
-    d_model: PositiveInt = Field(default=256, description="Width of the hidden states; a multiple of n_heads.")
-    n_heads: PositiveInt = Field(default=4, description="Attention heads.")
+    n_layers: PositiveInt = Field(default=6, le=1_024, description="Layers.")
+    d_model: PositiveInt = Field(
+        default=256, le=131_072, description="Width of the hidden states; a multiple of n_heads."
+    )
+    n_heads: PositiveInt = Field(default=4, le=4_096, description="Attention heads.")
     n_kv_heads: PositiveInt = Field(
         default=4,
+        le=4_096,
         description="Key and value heads, a divisor of n_heads; fewer are grouped-query attention. An encoder has n_heads.",
     )
-    d_ff: PositiveInt = Field(default=688, description="Width of the feed-forward layer.")
+    d_ff: PositiveInt = Field(default=688, le=1_048_576, description="Width of the feed-forward layer.")
     max_seq_len: PositiveInt = Field(
-        default=1024, description="Longest sequence the model will be used with, in tokens."
+        default=1024, le=16_777_216, description="Longest sequence the model will be used with, in tokens."
     )
     tie_embeddings: bool = Field(default=True, description="Use one matrix for input and output embeddings.")
     init: Annotated[Literal["normal", "mimetic"], LeftOutWhile("normal")] = Field(

@@ -46,7 +46,9 @@ class Recipe(Config):
     """The whole mission: text in, a registered model out."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name; artifacts and runs are called after it."
+        max_length=63,
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        description="Short name; artifacts and runs are called after it.",
     )
     description: str = Field(default="", description="One sentence for the list of recipes.")
     seed: NonNegativeInt = Field(default=0, description="Added to every stage's own seed.")

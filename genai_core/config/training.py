@@ -101,7 +101,9 @@ class SpikeConfig(Config):
 class ShorterRows(Config):
     """A time at the beginning of a training in which rows are cut."""
 
-    seq_len: PositiveInt = Field(description="Tokens that rows are cut to; training.seq_len is a multiple of it.")
+    seq_len: PositiveInt = Field(
+        le=16_777_216, description="Tokens that rows are cut to; training.seq_len is a multiple of it."
+    )
     end: Fraction = Field(gt=0, lt=1, description="Part of the training's steps after which it ends.")
 
 
@@ -133,11 +135,15 @@ class TrainingConfig(Config):
 
     objective: Objective = Field(default=CausalLm(), description="What is learned.")
     tuning: Tuning = Field(default=FullTuning(), description="All weights, or an adapter.")
-    steps: PositiveInt = Field(default=200, description="Optimizer steps.")
+    steps: PositiveInt = Field(default=200, le=1_000_000_000, description="Optimizer steps.")
     global_batch_tokens: PositiveInt = Field(
-        default=8192, description="Tokens of one optimizer step, over all workers; a multiple of seq_len."
+        default=8192,
+        le=2_147_483_648,
+        description="Tokens of one optimizer step, over all workers; a multiple of seq_len.",
     )
-    seq_len: PositiveInt = Field(default=256, description="Tokens in one packed row; the same as data.seq_len.")
+    seq_len: PositiveInt = Field(
+        default=256, le=16_777_216, description="Tokens in one packed row; the same as data.seq_len."
+    )
     curriculum: Annotated[tuple[ShorterRows, ...], LeftOutWhile(())] = Field(
         default=(),
         description="Shorter rows first, as many tokens a step: steps are faster, and what is near is learned before what is far. "

@@ -110,7 +110,7 @@ def _kind_of_file(path: Path) -> tuple[str, str]:
         line = start.split(b"\n", 1)[0]
         try:
             json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the second: thousands of brackets
             if start[:1] == b"{":
                 raise DataError(
                     f"{str(path)!r} is JSON, but not an object a line and not a list of objects. Write one of the two: "

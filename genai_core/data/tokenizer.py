@@ -140,7 +140,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     if not (path / "tokenizer_config.json").is_file():
         raise ModelError(f"No tokenizer in {path}: tokenizer_config.json is missing. Name a folder of save_pretrained.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))  # a folder that is there: no hub is asked
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), trust_remote_code=False
+        )  # a folder that is there: no hub is asked
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"The tokenizer in {path} cannot be loaded: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -41,7 +41,9 @@ class AskedModel:
         from genai_core.generation.prompts import longest_row
 
         tokenizer = load_tokenizer(self.path)
-        longest = longest_row(AutoConfig.from_pretrained(str(self.path), local_files_only=True))
+        longest = longest_row(
+            AutoConfig.from_pretrained(str(self.path), local_files_only=True, trust_remote_code=False)
+        )
         if longest is None:
             return list(pairs)
         return [

@@ -31,7 +31,7 @@ def open_ruler(path: Path) -> Callable[[Request], bool]:
     from transformers import AutoConfig
 
     tokenizer = load_tokenizer(path)
-    longest = longest_row(AutoConfig.from_pretrained(str(path), local_files_only=True))
+    longest = longest_row(AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False))
     return lambda request: longest is None or len(encode_request(tokenizer, request)) < longest
 
 

@@ -46,5 +46,5 @@ def load_any(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Famil
 
     kind = AutoModelForMaskedLM if family == "masked" else AutoModel
     with named_failure(str(path)):
-        model: Any = kind.from_pretrained(str(path), dtype=dtype, local_files_only=True)
+        model: Any = kind.from_pretrained(str(path), dtype=dtype, local_files_only=True, trust_remote_code=False)
     return model.eval(), family

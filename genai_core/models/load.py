@@ -115,10 +115,10 @@ def _load(places: dict[str, Any], *, encoder: bool, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     if not encoder:
-        return AutoModelForCausalLM.from_pretrained(**places, dtype=dtype).eval()
+        return AutoModelForCausalLM.from_pretrained(**places, dtype=dtype, trust_remote_code=False).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_pretrained(**places, dtype=dtype).eval()
+        model = AutoModelForMaskedLM.from_pretrained(**places, dtype=dtype, trust_remote_code=False).eval()
     check_encoder(model)
     return model
 
@@ -132,7 +132,7 @@ def load_base_tokenizer(base: Base, ref: ArtifactRef) -> Any:
     from transformers import AutoTokenizer
 
     with named_failure(ref.uri):
-        tokenizer: Any = AutoTokenizer.from_pretrained(**_places(base, ref))
+        tokenizer: Any = AutoTokenizer.from_pretrained(**_places(base, ref), trust_remote_code=False)
     attach_default_template(tokenizer)
     return tokenizer
 

@@ -25,11 +25,11 @@ def main(folder: str, request_file: str, answer: str) -> None:
         request = json.load(handle)
     torch.manual_seed(0)
     gguf: Any = {"gguf_file": request["gguf_file"]} if request["gguf_file"] else {}
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **gguf)
-    classes = [] if gguf else AutoConfig.from_pretrained(folder).architectures or []
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **gguf)
+    classes = [] if gguf else AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
     is_encoder = any(name.endswith("ForMaskedLM") for name in classes)
     kind: Any = AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM
-    model: Any = kind.from_pretrained(folder, dtype=torch.float32, **gguf).eval()
+    model: Any = kind.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, **gguf).eval()
     prompts = [encode(tokenizer, prompt) for prompt in request["prompts"]]
     with torch.no_grad():
         logits = [model(input_ids=prompt["input_ids"]).logits[0] for prompt in prompts]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -115,16 +116,42 @@ def _resolve_folder(folder: Path) -> ArtifactRef:
         raise ModelError(
             f"base.path={folder} is not a folder. Name one written by save_pretrained, tokenizer included."
         )
-    _read_json(folder / "config.json")
+    _refuse_code(folder, _read_json(folder / "config.json"))
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder} has no *.safetensors. Save the model again with transformers; other formats are not read."
         )
     if not (folder / "tokenizer_config.json").is_file():
         raise ModelError(f"{folder} has no tokenizer (tokenizer_config.json). Save the model's tokenizer there too.")
+    for weights in folder.glob("*.safetensors"):
+        _check_weights(weights)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     digest = digest_entries((path.name, path.stat().st_size, digest_file(path)) for path in files)
     return _refer(folder.name.lower(), digest, str(folder))
+
+
+def _refuse_code(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a model that needs code which comes with it: none is ever run."""
+    if "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if (kind := config.get("model_type")) not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder} holds a model of type {kind!r}, which transformers does not know: it would need the Python files "
+            "that come with it, and those are never run. Use a model of a type that transformers has."
+        )
+
+
+def _check_weights(file: Path) -> None:
+    """Raise ModelError unless the header of a safetensors file fits the file; nothing is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged: {_first_line(error)}. Save or download the model again.") from error
 
 
 def _resolve_hub(base: HubBase) -> ArtifactRef:

@@ -198,7 +198,7 @@ def _check_model(config: ComposeStage, folder: Path) -> None:
             f"The model is an encoder{'' if family == 'masked' else ' without a head'} and cannot write with "
             f"reads={config.reads!r}. Give a decoder, or an encoder with its masked head and reads='own'."
         )
-    longest = longest_row(AutoConfig.from_pretrained(str(folder), local_files_only=True))
+    longest = longest_row(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
     if longest is not None and config.composing.tokens >= longest:
         raise ConfigError(
             f"composing.tokens={config.composing.tokens} and a document's mark are longer than the model, which holds "

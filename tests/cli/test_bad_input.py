@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -211,6 +212,8 @@ def s3() -> Iterator[Any]:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    # what a test before has imported may log to a screen that is gone: werkzeug's thread would say so on this one's
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
