@@ -27,7 +27,15 @@ from genai_core.cli.services import await_prefect, begin_prefect, outside_prefec
 from genai_core.config.load import load_recipe, nearest
 from genai_core.config.recipe import Recipe
 from genai_core.config.settings import Settings
-from genai_core.errors import ConfigError, DiskFullError, GenaiCoreError, InterruptedRunError, UserError, is_disk_full
+from genai_core.errors import (
+    ConfigError,
+    DiskFullError,
+    GenaiCoreError,
+    InterruptedRunError,
+    TransientError,
+    UserError,
+    is_disk_full,
+)
 from genai_core.launch.submit import Launcher, open_launcher
 from genai_core.storage.artifact import ArtifactKind
 from tasks.figures import clock
@@ -130,6 +138,7 @@ class Run:
         self.started = started
         self.flow = flow
         self.status = "failed"
+        self.begun = False
         self.rows: list[Any] = []
         self.model: dict[str, Any] | None = None
         self.comparison: list[dict[str, str]] = []
@@ -228,6 +237,7 @@ class Run:
                 raise
             except Exception as error:
                 self._blame_full_disk(error)
+                self._blame_prefect(error)
                 raise
             finally:
                 SURROUNDINGS.reset(token)
@@ -253,7 +263,17 @@ class Run:
                 "Free some and run again: it resumes."
             ) from error
 
+    def _blame_prefect(self, error: Exception) -> None:
+        """Raise TransientError if Prefect's client gave up on its server before the first stage was begun."""
+        if not self.begun and isinstance(error, RuntimeError) and "Failed to reach API" in str(error):
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            raise TransientError(
+                f"Prefect's server at {self.prefect_api} did not answer as it should, before anything ran{cause}. Run "
+                "again; `genai doctor` looks at it."
+            ) from error
+
     def _remember(self, session: Any) -> None:
+        self.begun = True
         self.rows = session.rows
         self.stop.arm()
 

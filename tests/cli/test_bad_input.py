@@ -356,3 +356,19 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
 
 def test_a_flow_that_there_is_not(genai: Any, tmp_path: Path) -> None:
     refused(genai("run", "minute", "--flow", "erazure"), tmp_path, "'erazure'", "Did you mean 'erasure'?", "comparison")
+
+
+def test_a_prefect_server_that_answers_nonsense_before_the_first_stage_is_named(
+    genai: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen once on a busy machine: 200 with an empty body, and Prefect's client raises."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    def nonsense(self: Any) -> None:
+        raise RuntimeError("Failed to reach API at http://127.0.0.1:1/api/") from ValueError("Expecting value")
+
+    monkeypatch.setattr(SyncPrefectClient, "raise_for_api_version_mismatch", nonsense)
+    told = genai("run", "minute", "--set", "recursion.generations=0")
+    said = " ".join(told.out.split())
+    assert told.code == 1 and "Traceback" not in said + told.err
+    assert "did not answer as it should, before anything ran (Expecting value). Run again" in said
