@@ -1,10 +1,11 @@
-"""The cluster launcher: a stage job is a job of the Ray Jobs API, named by stage key and attempt.
+"""The cluster launcher: a stage job is a job of the Ray Jobs API, named by stage key, store and attempt.
 
 The job outlives its flow. A new flow run finds it under the same name and re-attaches instead of paying twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -31,9 +32,13 @@ EVENT_MARK = "GENAI-EVENT "
 """Lines of the job's log that are meant for us begin with this."""
 
 
-def submission_id(key: str, attempt: int) -> str:
-    """Return the name of a stage's job: what it computes and which attempt it is."""
-    return f"genai-{key[:40]}-a{attempt}"
+def submission_id(key: str, attempt: int, storage_uri: str) -> str:
+    """Return the name of a stage's job: what it computes, for which store, and which attempt it is.
+
+    Two stores on one cluster may need the same stage, each its own first attempt.
+    """
+    store = hashlib.sha256(storage_uri.encode()).hexdigest()
+    return f"genai-{key[:40]}-{store[:8]}-a{attempt}"
 
 
 def job_environment(settings: Settings, storage_uri: str) -> dict[str, str]:
@@ -70,7 +75,7 @@ class JobsLauncher:
         """Submit the job, or re-attach to it; mirror its journal; return its outcome."""
         from ray.job_submission import JobStatus
 
-        name = submission_id(job.key, job.attempt)
+        name = submission_id(job.key, job.attempt, job.storage_uri)
         objects = open_store(job.storage_uri, self._settings, probe=False)
         message = {"job": job.model_dump(mode="json"), "claim": claim.to_json()}
         objects.put(f"jobs/{name}.json", json.dumps(message).encode())

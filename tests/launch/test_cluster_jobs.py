@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from genai_core.launch.jobs import submission_id
+
 pytestmark = pytest.mark.platform
 
 CORES = 4
@@ -96,7 +98,7 @@ def test_the_lifecycle_runs_as_jobs_of_a_cluster(head: str, tmp_path: Path) -> N
     jobs = json.load(urllib.request.urlopen(f"{head}/api/jobs/", timeout=10))
     names = {job["submission_id"] for job in jobs}
     keys = [stage["artifact"]["uri"].rsplit("/", 1)[1] for stage in report["stages"] if stage["artifact"]]
-    assert names == {f"genai-{key[:40]}-a1" for key in keys}
+    assert names == {submission_id(key, 1, str(tmp_path / "home" / "store")) for key in keys}
     again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stdout
     assert {stage["status"] for stage in json.loads((tmp_path / "r.json").read_text())["stages"]} <= {
