@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from flows.registry import find_flow
 from genai_core.config.load import load_recipe
 from genai_core.config.settings import read_settings
@@ -29,7 +31,7 @@ def planned(home: Path, flow: str, *changes: str) -> list[tuple[str, str]]:
 def folder_base(folder: Path, written: str) -> tuple[str, ...]:
     """Return the overrides of a base in a folder, written by a class of transformers, that learns to fill in."""
     folder.mkdir()
-    for name in ("model.safetensors", "tokenizer_config.json"):
-        (folder / name).write_text("{}")
+    save_file({}, folder / "model.safetensors")
+    (folder / "tokenizer_config.json").write_text("{}")
     (folder / "config.json").write_text(json.dumps({"architectures": [written], "model_type": "bert"}))
     return f"base={{kind: folder, path: {folder}}}", "data.tokenizer={kind: base}", HIDES

@@ -369,7 +369,7 @@ class Stack(PrefectServer):
         head += [f"--dashboard-port={self.ports['jobs']}", f"--ray-client-server-port={self.ports['client']}"]
         head += [f"--temp-dir={self.outside / 'ray'}"]
         environment = {**self.environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        services = [Service("ray", [*start, *head], environment, self.folder, lambda: self.nodes() == 1)]
+        services = [Service("ray", [*start, *head], environment, self.folder, self._nodes_are(1))]
         for number in range(2, NODES + 1):
             join = [f"--address=127.0.0.1:{self.ports['ray']}", f"--node-name=node-{number}"]
             services.append(
