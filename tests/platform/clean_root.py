@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MIRROR = os.environ.get("GENAI_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 PACKAGES = "python3,python3-pip,python3-venv,python-is-python3,ca-certificates,passwd"
 LONGEST_SECONDS = 1800
 
@@ -62,7 +61,7 @@ class CleanRoot:
 
     def bootstrap(self) -> None:
         """Install Debian with Python; what pip needs to find its packages comes from this machine."""
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(self.folder), MIRROR]
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(self.folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_SECONDS)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         for name in ("/etc/resolv.conf", "/etc/hosts"):
