@@ -3,8 +3,10 @@
     python -m genai_core.tracking.server sqlite:///HOME/mlflow.db HOME 127.0.0.1 5000
 
 Artifacts lie below the home, where clients on this machine read them; with MLFLOW_ARTIFACTS_DESTINATION in the environment
-(`s3://bucket/mlflow`) they go through the server to there. With MLFLOW_AUTH_ADMIN_PASSWORD in the environment it asks for names and passwords (MLflow's basic auth), and who is
-not allowed anything by name is allowed nothing.
+(`s3://bucket/mlflow`) they go through the server to there.
+
+With MLFLOW_AUTH_ADMIN_PASSWORD in the environment it asks for names and passwords (MLflow's basic auth), and who is not
+allowed anything by name is allowed nothing.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ import psutil
 
 from genai_core.storage.digest import digest_file
 from genai_core.tracking.journal import JOURNAL, parse_row
+from tests.processes import command_of
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "GENAI_FAULTS_MARK"
@@ -285,7 +286,7 @@ class RunningFlow:
 
     def workers(self) -> list[psutil.Process]:
         """Return the Ray Train workers."""
-        return [process for process in self.host().children(recursive=True) if "TrainWorker" in name_of(process)]
+        return [process for process in self.host().children(recursive=True) if "TrainWorker" in command_of(process)]
 
     def session(self) -> list[psutil.Process]:
         """Return the job host and everything in its session, Ray's processes included."""
@@ -306,14 +307,14 @@ class RunningFlow:
         try:
             wait_for("the end of all processes", lambda: not self.marked(), seconds, every=0.1)
         except AssertionError:
-            left = "\n".join(f"{process.pid} {name_of(process)}" for process in self.marked())
+            left = "\n".join(f"{process.pid} {command_of(process)}" for process in self.marked())
             raise AssertionError(f"after {seconds:.0f} s these are left:\n{left}") from None
         return time.monotonic() - started
 
     def _find_host(self) -> psutil.Process | None:
         self._alive()
         for child in self.flow.children():
-            if "genai_core.stages host" in name_of(child):
+            if "genai_core.stages host" in command_of(child):
                 return child
         return None
 
@@ -336,14 +337,6 @@ def kill(process: psutil.Process, number: signal.Signals = signal.SIGKILL) -> No
     """Send a signal to a process of ours; nothing happens if it has ended."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-
-
-def name_of(process: psutil.Process) -> str:
-    """Return a process's command line, '' if it has ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def session_of(process: psutil.Process) -> int:

@@ -25,15 +25,10 @@ from typing import Any
 from genai_core.storage.artifacts import ArtifactStore
 from tasks.session import git_commit
 from tests.platform.faulty_stack import (
-    CUT,
-    CUT_SECONDS,
     FAULTS,
-    FULL_SECONDS,
-    KILL,
     KINDS,
     NOT_INJECTED,
-    STOP,
-    STOPPED_SECONDS,
+    PROCESSES,
     TARGETS,
     Fault,
     FaultyStack,
@@ -61,7 +56,6 @@ AWAY = (OSError, http.client.HTTPException)
 """What a caller of Prefect sees while it is hurt."""
 
 GOOD, BAD = {"COMPLETED"}, {"FAILED", "CRASHED", "CANCELLED"}
-SECONDS = {KILL: 0.0, STOP: STOPPED_SECONDS, CUT: CUT_SECONDS}
 
 
 @dataclass
@@ -162,7 +156,7 @@ class Campaign:
         outcome.faults.append(told)
         print(f"  {told['at']:6.1f} s  {fault}", flush=True)
         with self.stack.hurt(fault, draw):
-            time.sleep(SECONDS.get(fault.kind, FULL_SECONDS))
+            time.sleep(KINDS[fault.kind])
         return True
 
     def _sleep(self, seconds: float, outcome: Outcome) -> None:
@@ -202,7 +196,7 @@ class Campaign:
         deadline, seen = time.monotonic() + END_SECONDS, time.monotonic()
         while not self._ended(outcome):
             assert time.monotonic() < deadline, f"{outcome.state} after {END_SECONDS:.0f} s more"
-            if self.stack.processes("prefect.engine"):
+            if self.stack.processes(PROCESSES["flow process"]):
                 seen = time.monotonic()
             elif time.monotonic() - seen > SILENT_SECONDS:
                 outcome.silent += 1
@@ -235,7 +229,7 @@ class Campaign:
         self._forget()
 
     def _left(self) -> list[str]:
-        names = ("prefect.engine", "genai_core.stages", "ray::RayTrainWorker", "ray::ShardActor")
+        names = (*PROCESSES.values(), "genai_core.stages")
         return [name for name in names for _ in self.stack.processes(name)]
 
     def _made(self) -> Made:

@@ -6,8 +6,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,10 @@ import psutil
 
 from tests.platform.links import Link
 from tests.platform.stack import NODES, Stack
+from tests.processes import command_of, send
 from tests.small_disk import filled, mount, unmount
 
 RESTART_SECONDS = 2.0
-STOPPED_SECONDS = 60.0
-CUT_SECONDS = 30.0
-FULL_SECONDS = 20.0
 DISKS = {"postgres": 768, "s3": 2048, "ray": 2048, "home": 512}
 """Megabytes of the disk of each that keeps something."""
 
@@ -63,13 +61,10 @@ LINKS = {
 }
 FULL = {"flow process": "home", "Postgres": "postgres", "S3": "s3", "Ray node": "ray"}
 
-KILL, STOP, CUT, DISK = (
-    "SIGKILL",
-    f"SIGSTOP {STOPPED_SECONDS:.0f} s",
-    f"cut {CUT_SECONDS:.0f} s",
-    f"disk full {FULL_SECONDS:.0f} s",
-)
-KINDS = (KILL, STOP, CUT, DISK)
+KILL, STOP, CUT, DISK = "SIGKILL", "SIGSTOP 60 s", "cut 30 s", "disk full 20 s"
+KINDS = {KILL: 0.0, STOP: 60.0, CUT: 30.0, DISK: 20.0}
+"""How many seconds each lasts; what is killed is dead for longer."""
+
 TARGETS = (*PROCESSES, *SERVICES)
 FAULTS = (
     *(Fault(target, kind) for target in TARGETS for kind in (KILL, STOP)),
@@ -180,20 +175,6 @@ class FaultyStack(Stack):
                         return
                     self.restarts.append(service.name)
                     service.launch()
-
-
-def send(processes: Sequence[psutil.Process], number: int) -> None:
-    """Send a signal to processes, those that have ended left out."""
-    for one in processes:
-        with suppress(psutil.NoSuchProcess):
-            one.send_signal(number)
-
-
-def command_of(process: psutil.Process) -> str:
-    """Return a process's command line, '' if it has ended."""
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
 
 
 def wait_until(what: Callable[[], object], seconds: float) -> bool:

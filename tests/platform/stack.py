@@ -44,6 +44,7 @@ from genai_core.tracking.quiet import SETTINGS
 from genai_core.tracking.server import ADMIN
 from tests.deployments.prefect_house import PrefectServer, client_environment
 from tests.ports import listens
+from tests.processes import send
 
 PASSWORD = "of-the-tests"
 BUCKET = "genai"
@@ -133,9 +134,7 @@ class Service:
 
     def signal(self, number: int) -> None:
         """Send a signal to all of its processes."""
-        for one in self.family():
-            with suppress(psutil.NoSuchProcess):
-                one.send_signal(number)
+        send(self.family(), number)
 
     def kill(self) -> None:
         """End it as a power cut would: no process of it hears of it."""
