@@ -6,7 +6,7 @@ GENAI_STORAGE_URI=s3://team/genai GENAI_S3_ENDPOINT_URL=http://s3.local:8333 gen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,10 +35,22 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = Field(default=None, description="S3 access key; none = AWS's own chain.")
     s3_secret_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="", description="S3 region; '' = us-east-1 or AWS's own configuration.")
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        default="",
+        description="Server-side encryption that is asked for each object; '' = what the bucket does by itself.",
+    )
+    s3_kms_key: str = Field(default="", description="Key of KMS for 'aws:kms'; '' = the account's own for S3.")
     stale_claim_seconds: PositiveFloat = Field(
         default=20.0, description="A claim without a heartbeat for so many seconds is taken over."
     )
     heartbeat_seconds: PositiveFloat = Field(default=2.0, description="Seconds between two heartbeats of a claim.")
+
+    @field_validator("s3_kms_key")
+    @classmethod
+    def _key_for_kms(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("s3_encryption") != "aws:kms":
+            raise ValueError("is a key of KMS: set GENAI_S3_ENCRYPTION=aws:kms, too, or leave it out")
+        return value
 
     @field_validator("home")
     @classmethod

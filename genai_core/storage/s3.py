@@ -64,6 +64,11 @@ class S3Store:
         self._address = S3Address.parse(uri)
         self._s3 = _Connection(self._address, settings, patience_seconds)
         self._prefix = f"{self._address.prefix}/" if self._address.prefix else ""
+        self._encryption: dict[str, Any] = (
+            {"ServerSideEncryption": settings.s3_encryption} if settings.s3_encryption else {}
+        )
+        if settings.s3_kms_key:
+            self._encryption["SSEKMSKeyId"] = settings.s3_kms_key
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri})"
@@ -86,14 +91,16 @@ class S3Store:
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object, atomically, replacing what was there."""
-        self._s3.call(lambda client: client.put_object(**self._at(path), Body=data))
+        self._s3.call(lambda client: client.put_object(**self._at(path), Body=data, **self._encryption))
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Write an object only if there is none; return whether it was written. Exactly one of many callers wins."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                self._s3.call(lambda client: client.put_object(**self._at(path), Body=data, IfNoneMatch="*"))
+                self._s3.call(
+                    lambda client: client.put_object(**self._at(path), Body=data, IfNoneMatch="*", **self._encryption)
+                )
                 return True
             except _TakenError:
                 return False
@@ -118,7 +125,9 @@ class S3Store:
     def put_file(self, path: str, source: Path) -> None:
         """Copy a local file into the store; a large one in parts, which become an object only when all are there."""
         at = self._at(path)
-        self._s3.call(lambda client: client.upload_file(str(source), at["Bucket"], at["Key"]))
+        self._s3.call(
+            lambda client: client.upload_file(str(source), at["Bucket"], at["Key"], ExtraArgs=self._encryption)
+        )
 
     def get_file(self, path: str, target: Path) -> None:
         """Copy an object to a local file, atomically. Raises StorageError if there is none."""

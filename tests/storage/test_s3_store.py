@@ -196,6 +196,8 @@ def at(settings: Settings, address: str) -> Settings:
     [
         (answer(403, "SignatureDoesNotMatch"), "refuses our credentials .*GENAI_S3_SECRET_KEY"),
         (answer(403, "AccessDenied"), "refuses our credentials"),
+        (answer(400, "ExpiredToken"), r"refuses our credentials \(ExpiredToken\)"),
+        (answer(403, "RequestTimeTooSkewed"), "its clock and ours differ"),
         (answer(404, "NoSuchBucket"), "There is no bucket"),
     ],
 )
@@ -206,6 +208,30 @@ def test_what_the_user_got_wrong_is_said_at_once(s3_settings: Settings, reply: t
             open_store("s3://some-bucket/x", at(s3_settings, address))
         assert time.monotonic() - began < 5
         assert address in str(caught.value) and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(("encryption", "key"), [("AES256", ""), ("aws:kms", "alias/ours"), ("", "")])
+def test_objects_are_encrypted_as_the_settings_ask(
+    s3_settings: Settings, tmp_path: Path, encryption: str, key: str
+) -> None:
+    settings = Settings(**{**dict(s3_settings), "s3_encryption": encryption, "s3_kms_key": key})
+    store = open_store(f"s3://{BUCKET}/encrypted-{encryption.replace(':', '-')}", settings)
+    (tmp_path / "large").write_bytes(b"a" * (9 << 20))  # in parts
+    store.put("put", b"a")
+    store.put_if_absent("created", b"b")
+    store.put_file("file", tmp_path / "large")
+    client = boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    for path in ("put", "created", "file"):
+        head = client.head_object(Bucket=BUCKET, Key=f"encrypted-{encryption.replace(':', '-')}/{path}")
+        assert head.get("ServerSideEncryption", "") == encryption or not encryption
+        assert not key or head["SSEKMSKeyId"].endswith(key)
+    assert store.get("created") == b"b"
 
 
 def test_a_bucket_that_is_not_there(s3_settings: Settings) -> None:
