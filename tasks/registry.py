@@ -121,11 +121,13 @@ def register(
             status = "reused" if passed else "refused"
     elif before is not None and before.version == version.version:
         reasons.append("it is champion already and stays it")
+    if not passed:
+        registry.name_challenger(name, version.version)
     now = registry.describe_model(name, version.version)
     session.model = {
         "name": name,
         "version": now.version,
-        "alias": "champion" if "champion" in now.aliases else "",
+        "alias": next((alias for alias in ("champion", "challenger") if alias in now.aliases), ""),
         "uri": now.uri,
         "gate": {"passed": passed, "reasons": reasons},
     }

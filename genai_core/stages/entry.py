@@ -24,6 +24,7 @@ from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import JOURNAL, Journal
 from genai_core.tracking.recording import FILES, RECORD, Recording, RunRecord
 from genai_core.tracking.runs import Tracker
+from genai_core.tracking.system_metrics import SystemMetrics
 
 Emit = Callable[[dict[str, Any]], None]
 STOP_FILE = "stop"
@@ -91,6 +92,7 @@ def run_job(
         ),
         on_row=lambda row: emit({"type": "journal", "row": row}),
     ).start()
+    system = SystemMetrics(journal).start()
     try:
         output = workspace.path / f"output-a{job.attempt}"
         shutil.rmtree(output, ignore_errors=True)
@@ -129,6 +131,7 @@ def run_job(
             "run_id": recording.run_id,
         }
         ref = store.publish(claim, job.kind, job.name, output, told)
+        system.stop()
         journal.close()
         shipped = recording.finish(
             "FINISHED",
@@ -143,6 +146,7 @@ def run_job(
             forget_all_but_the_record(workspace)
         return {"artifact": ref.model_dump(mode="json"), "metrics": dict(result.metrics), "told": told}
     except BaseException as error:
+        system.stop()
         journal.close()
         if isinstance(error, ClaimLostError):
             recording.abandon()  # the run is the other attempt's now, and may have finished already

@@ -55,6 +55,10 @@ class Journal:
             self._write({"step": step, "m": fresh})
             self._last_step.update(dict.fromkeys(fresh, step))
 
+    def last_step(self, name: str) -> int:
+        """Return the last step of a metric in this journal, -1 if there is none."""
+        return self._last_step.get(name, -1)
+
     def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
         """Record how far the stage is, for the screen."""
         self._write({"p": _plain({"done": done, "total": total, "unit": unit, **figures})})

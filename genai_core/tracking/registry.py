@@ -1,9 +1,10 @@
 """Registered models: versions by content, who is champion, and the way back.
 
 A version carries the tags `genai.digest` and `genai.key` (of the published artifact), `genai.artifact` (its name),
-`genai.ref` (its reference), `gate` and `genai.metrics`; the aliases `champion` and `previous` point at versions. MLflow moves one alias atomically and has no
-compare-and-swap, so whoever moves aliases must hold the claim of the promotion; within one move the order is such that
-a crash at any point can simply be followed by the same call.
+`genai.ref` (its reference), `gate` and `genai.metrics`; the aliases `champion`, `challenger` (the newest that was
+judged and is not champion) and `previous` point at versions. MLflow moves one alias atomically and has no compare-and-swap,
+so whoever moves aliases must hold the claim of the promotion; within one move the order is such that a crash at any point can
+simply be followed by the same call.
 
     mlflow.artifacts.download_artifacts("models:/NAME@champion")    a folder that plain transformers loads
 """
@@ -27,6 +28,7 @@ from genai_core.tracking.runs import Tracker, clean_name, now_ms
 from genai_core.tracking.secrets import masked
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 PREVIOUS = "previous"
 DIGEST, KEY, ARTIFACT, REF, METRICS = "genai.digest", "genai.key", "genai.artifact", "genai.ref", "genai.metrics"
 BEFORE = "champion_before"  # tag: which version was champion when this one became it
@@ -146,10 +148,23 @@ class Registry(Tracker):
             if now is not None:
                 self.client.set_model_version_tag(model_name, candidate.version, BEFORE, now.version)
                 self.client.set_registered_model_alias(model_name, PREVIOUS, now.version)
+            if CHALLENGER in candidate.aliases:  # first: a call that was cut behind the next line changes nothing again
+                self.client.delete_registered_model_alias(model_name, CHALLENGER)
             self.client.set_registered_model_alias(model_name, CHAMPION, candidate.version)
             if candidate.rolled_back:
                 self.client.delete_model_version_tag(model_name, candidate.version, ROLLED_BACK)
         return Move(True, candidate.version, now.version if now else (previous or ""), "")
+
+    def name_challenger(self, model_name: str, version: str) -> None:
+        """Call a version that was judged, and is not champion, the challenger; the one before is it no more.
+
+        Not one that a person has taken back, nor the way back from the champion.
+        """
+        found = self.describe_model(model_name, version)
+        if found.aliases or found.rolled_back:
+            return
+        with self.call(f"name the challenger of {model_name}"):
+            self.client.set_registered_model_alias(model_name, CHALLENGER, version)
 
     def rollback(self, model_name: str) -> str:
         """Return the version that is champion again: the one before. The one taken back is not promoted without force.

@@ -140,6 +140,25 @@ def test_champion_moves_and_comes_back(registry: Registry, promote: Callable[...
     assert registry.rollback(NAME) == "1"  # 2 was rolled back too and is passed over
 
 
+def test_the_newest_that_was_judged_and_is_not_champion_is_challenger(
+    registry: Registry, promote: Callable[..., ModelVersion]
+) -> None:
+    for name in "abc":
+        promote(name)
+    registry.move_champion(NAME, "1")
+    registry.name_challenger(NAME, "1")
+    assert registry.describe_model(NAME, "1").aliases == ("champion",)
+    registry.name_challenger(NAME, "2")
+    registry.name_challenger(NAME, "3")
+    assert registry.describe_model(NAME, "challenger").version == "3"
+    assert registry.describe_model(NAME, "2").aliases == ()
+    registry.move_champion(NAME, "3")
+    assert registry.find(NAME, "challenger") is None
+    registry.rollback(NAME)
+    registry.name_challenger(NAME, "3")
+    assert registry.find(NAME, "challenger") is None, "a person took it back"
+
+
 def test_a_rollback_or_move_cut_short_is_simply_repeated(
     registry: Registry, promote: Callable[..., ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
