@@ -379,6 +379,22 @@ def storage_verify(storage: StorageUri = "") -> None:
     raise typer.Exit(verify_artifacts(storage))
 
 
+@storage_app.command("mirror")
+def storage_mirror(
+    destination: Annotated[str, typer.Argument(help="Another store: a folder or s3://bucket/prefix.")],
+    storage: StorageUri = "",
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="Also the state of stages that were cut short; nothing may run meanwhile."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be copied.")] = False,
+) -> None:
+    """Copy the store to another place; what is there is not copied again. Cut short, run it again."""
+    from genai_core.cli.storage import mirror_artifacts
+
+    raise typer.Exit(mirror_artifacts(storage, destination, unfinished, dry_run))
+
+
 @storage_app.command("gc")
 def storage_gc(
     storage: StorageUri = "",

@@ -1,15 +1,19 @@
-"""`genai storage`: list, verify, collect garbage."""
+"""`genai storage`: list, verify, mirror, collect garbage."""
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from genai_core.cli.locate import open_artifacts
 from genai_core.cli.options import settings_of
 from genai_core.cli.recipes import human_bytes
+from genai_core.config.settings import Settings, read_settings
+from genai_core.storage.open import open_store
 
 
 def list_artifacts(storage: str) -> None:
@@ -47,6 +51,42 @@ def verify_artifacts(storage: str) -> int:
     checked = sum(1 for _ in store.list())
     console.print(f"{checked} artifacts, {len(problems)} damaged")
     return 1 if problems else 0
+
+
+def mirror_artifacts(storage: str, destination: str, unfinished: bool, dry_run: bool) -> int:
+    """Copy the store to another place; return 1 if something was not copied."""
+    from genai_core.storage.mirror import mirror
+
+    store = open_artifacts(settings_of(storage))
+    target = open_store(destination, mirror_settings(), probe=not dry_run)
+    console = Console(highlight=False)
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("looking", total=None)
+
+        def advance(done: int, total: int, label: str) -> None:
+            progress.update(bar, completed=done, total=total, description=label)
+
+        result = mirror(store, target, unfinished=unfinished, dry_run=dry_run, progress=advance)
+    for problem in result.problems:
+        console.print(Text(problem, style="bold red"))
+    verb = "would be copied" if dry_run else "copied"
+    console.print(
+        f"{result.copied} artifacts ({human_bytes(result.bytes)}) and {result.records} records {verb}, {result.there} were "
+        f"there, {len(result.problems)} refused: {store.objects.uri} -> {target.uri}"
+    )
+    return 1 if result.problems else 0
+
+
+def mirror_settings() -> Settings:
+    """Return the settings of this installation, with GENAI_MIRROR_S3_... in the place of GENAI_S3_..., where they are set."""
+    names = [name for name in Settings.model_fields if name.startswith("s3_")]
+    given = {
+        name: os.environ[f"GENAI_MIRROR_{name.upper()}"]
+        for name in names
+        if f"GENAI_MIRROR_{name.upper()}" in os.environ
+    }
+    return read_settings(**given)
 
 
 def collect_garbage(storage: str, mlflow: str, keep_runs: int, dry_run: bool) -> None:

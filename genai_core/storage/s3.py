@@ -63,6 +63,7 @@ class S3Store:
     def __init__(self, uri: str, settings: Settings, patience_seconds: float | None = None) -> None:
         self._address = S3Address.parse(uri)
         self._s3 = _Connection(self._address, settings, patience_seconds)
+        self.server = endpoint_of(settings)
         self._prefix = f"{self._address.prefix}/" if self._address.prefix else ""
         self._encryption: dict[str, Any] = (
             {"ServerSideEncryption": settings.s3_encryption} if settings.s3_encryption else {}

@@ -21,7 +21,7 @@ def test_the_operations_page_tells_every_variable_with_its_default() -> None:
         assert f"| `GENAI_{name.upper()}` | {default} | {field.description} |" in OPERATIONS
     told = set(re.findall(r"GENAI_[A-Z0-9_]+[A-Z0-9]", OPERATIONS))
     known = {f"GENAI_{name.upper()}" for name in Settings.model_fields}
-    assert told - known == {"GENAI_PROJECT", "GENAI_DEBUG", "GENAI_S3"}, "a variable that is none"
+    assert told - known == {"GENAI_PROJECT", "GENAI_DEBUG", "GENAI_S3", "GENAI_MIRROR_S3"}, "a variable that is none"
 
 
 def test_the_operations_page_tells_every_stage_with_its_version() -> None:
