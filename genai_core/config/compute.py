@@ -15,6 +15,12 @@ class ComputeConfig(Config):
     workers: NonNegativeInt = Field(
         default=0, le=65_536, description="Ray Train workers; 0 = one per GPU, or one on a CPU machine."
     )
+    min_workers: NonNegativeInt = Field(
+        default=0,
+        le=65_536,
+        description="Workers that a training goes on with at least when nodes are lost, and grows from when they are "
+        "back; 0 = it waits for all of `workers`. Another number of workers gives other last digits.",
+    )
     threads: NonNegativeInt = Field(
         default=0, le=4_096, description="Torch threads per worker; 0 = all cores shared by the workers."
     )
@@ -78,6 +84,22 @@ class ComputeConfig(Config):
         if self.workers % self.team_size():
             raise ValueError(
                 f"workers={self.workers} do not form teams of {self.team_size()} ({ways[0]}). Set workers to a multiple."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _go_on_with_fewer(self) -> ComputeConfig:
+        if not self.min_workers:
+            return self
+        if self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} is above workers={self.workers}, which is the most that there may be. "
+                "Set workers, or min_workers=0."
+            )
+        if self.team_size() > 1:
+            raise ValueError(
+                f"min_workers={self.min_workers} lets any number of workers go on, and teams of {self.team_size()} need "
+                "multiples of it. Set min_workers=0."
             )
         return self
 

@@ -224,6 +224,11 @@ class TrainingConfig(Config):
 
     def why_not_on(self, compute: ComputeConfig) -> str:
         """Return why it cannot be computed as the workers are to share the work, and what to do; '' if it can."""
+        if compute.min_workers and isinstance(self.exchange, LocalSgd):
+            return (
+                f"compute.min_workers={compute.min_workers} lets workers come and go, and exchange.kind='local_sgd' gives each its "
+                "own part of the data. Set compute.min_workers=0."
+            )
         if cut_by := compute.cut_by():
             return self.why_not_cut(*cut_by)
         if compute.context_parallel > 1:

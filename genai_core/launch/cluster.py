@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
+from pathlib import Path
 
 from genai_core.launch.quiet import silence
 
+LOOK_SECONDS = 60.0
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
@@ -51,6 +54,24 @@ def connect_ray(address: str = "local") -> None:
         )
     else:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def nodes_without(folder: Path) -> list[str]:
+    """Return the names of the cluster's nodes that run workers and do not see a folder of this one."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    with tempfile.NamedTemporaryFile(
+        dir=folder, prefix=".seen-"
+    ) as mark:  # the folder alone may have been made there, too
+        asked = {}
+        for node in ray.nodes():
+            if node["Alive"] and node["Resources"].get("CPU", 0):
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                look = ray.remote(os.path.exists).options(num_cpus=0, scheduling_strategy=there)
+                asked[look.remote(mark.name)] = node["NodeManagerHostname"]
+        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
+        return sorted(asked[answer] for answer in done if not ray.get(answer))
 
 
 def name_our_ray() -> None:

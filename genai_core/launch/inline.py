@@ -20,7 +20,13 @@ class InlineWorkers:
         self._check = check
 
     def train(
-        self, function: Callable[[dict[str, Any]], None], arguments: dict[str, Any], *, world_size: int, threads: int
+        self,
+        function: Callable[[dict[str, Any]], None],
+        arguments: dict[str, Any],
+        *,
+        world_size: int,
+        threads: int,
+        min_workers: int = 0,
     ) -> None:
         """Run the function once. Raises ConfigError for more than one worker."""
         if world_size != 1:

@@ -37,6 +37,11 @@ def run_on_worker(settings: dict[str, Any]) -> None:
     """
     import ray.train
 
+    folder = Path(settings["folder"])
+    if not (
+        _draft(folder).exists() or (folder / OUTCOME).exists()
+    ):  # else this rank would end, and the others wait for it
+        raise FileNotFoundError(f"{folder} of the driver's node is not seen on this one.")
     result = {"status": "done"}
     try:
         load(settings["function"])(settings["arguments"])
@@ -45,7 +50,7 @@ def run_on_worker(settings: dict[str, Any]) -> None:
     except GenaiCoreError as error:
         result = {"status": "error", "kind": type(error).__name__, "message": str(error)}
     if ray.train.get_context().get_world_rank() == 0:
-        leave_outcome(Path(settings["folder"]), result)
+        leave_outcome(folder, result)
 
 
 def make_room_for_outcome(folder: Path) -> None:

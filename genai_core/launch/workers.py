@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from genai_core import errors
-from genai_core.errors import GenaiCoreError, StageFailedError, TransientError
-from genai_core.launch.cluster import connect_ray
-from genai_core.launch.outcome import first_line, load, make_room_for_outcome, name_of, raise_outcome, run_on_worker
+from genai_core.errors import ConfigError, GenaiCoreError, StageFailedError, TransientError
+from genai_core.launch.cluster import connect_ray, nodes_without
+from genai_core.launch.outcome import (
+    OUTCOME,
+    first_line,
+    load,
+    make_room_for_outcome,
+    name_of,
+    raise_outcome,
+    run_on_worker,
+)
 from genai_core.launch.shards import ShardFolder
 from genai_core.launch.standing import StandingWorker
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import Journal
 
 ACTOR_CPUS = 0.5
+RESIZE_SECONDS = 60.0
+"""How often an elastic group asks whether there is room for more workers. To take them in costs the steps since the last checkpoint."""
+
+ELASTIC_START_SECONDS = 10.0
 
 
 class RayWorkers:
@@ -45,9 +58,18 @@ class RayWorkers:
         return self
 
     def train(
-        self, function: Callable[[dict[str, Any]], None], arguments: dict[str, Any], *, world_size: int, threads: int
+        self,
+        function: Callable[[dict[str, Any]], None],
+        arguments: dict[str, Any],
+        *,
+        world_size: int,
+        threads: int,
+        min_workers: int = 0,
     ) -> None:
-        """Run `function(arguments)` on a Ray Train group. Lost workers are replaced, then the function resumes itself."""
+        """Run `function(arguments)` on a Ray Train group. Lost workers are replaced, then the function resumes itself.
+
+        With `min_workers` a group of whatever is left goes on, down to so many; it grows again when there is more.
+        """
         connect_ray(self._address)
         import ray
         import ray.train
@@ -58,6 +80,7 @@ class RayWorkers:
         folder = self.workspace.path / "train"
         folder.mkdir(parents=True, exist_ok=True)
         make_room_for_outcome(folder)
+        elastic = 0 < min_workers < world_size
         standing = self.prepare() if world_size == 1 else None
         if standing is not None:
             self._make_room(0)
@@ -66,7 +89,9 @@ class RayWorkers:
             return
         self._let_standing_go()
         self._make_room(world_size)
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        use_gpu = int(ray.cluster_resources().get("GPU", 0)) >= (min_workers if elastic else world_size)
+        if elastic:  # the first try after a loss asks for what is lost, and must not wait a minute for it
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ELASTIC_START_SECONDS))
         settings = {
             "function": name_of(function),
             "arguments": {**arguments, "threads": threads},
@@ -76,7 +101,10 @@ class RayWorkers:
         common: dict[str, Any] = {
             "train_loop_config": settings,
             "scaling_config": rt.ScalingConfig(
-                num_workers=world_size, use_gpu=gpus >= world_size, resources_per_worker={"CPU": 1}
+                num_workers=(min_workers, world_size) if elastic else world_size,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": 1},
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             ),
             "run_config": rt.RunConfig(
                 name=self.run_name,
@@ -88,16 +116,21 @@ class RayWorkers:
         if world_size == 1:
             trainer: Any = DataParallelTrainer(run_on_worker, **common)  # no process group to wait for
         else:
-            backend = "nccl" if gpus >= world_size else "gloo"
+            backend = "nccl" if use_gpu else "gloo"
             trainer = TorchTrainer(run_on_worker, torch_config=TorchConfig(backend=backend, timeout_s=300), **common)
         try:
             trainer.fit()
-        except rt.ControllerError as error:  # no group could be started, or Ray itself failed: not the training's fault
-            raise TransientError(f"Ray could not run the training group: {first_line(error)}") from error
-        except rt.TrainingFailedError as error:
+        except (rt.ControllerError, rt.TrainingFailedError, RayActorError) as error:
+            self._blame_unshared_folder()
+            if isinstance(
+                error, rt.ControllerError
+            ):  # no group could be started, or Ray itself failed: not the training's fault
+                raise TransientError(f"Ray could not run the training group: {first_line(error)}") from error
+            if isinstance(error, RayActorError):
+                raise TransientError(f"Ray's training controller died: {first_line(error)}") from error
             raise StageFailedError(f"Training failed on its workers: {first_line(error)}") from error
-        except RayActorError as error:
-            raise TransientError(f"Ray's training controller died: {first_line(error)}") from error
+        if not (folder / OUTCOME).exists():
+            self._blame_unshared_folder()
         raise_outcome(folder)
         self.check()
 
@@ -136,6 +169,20 @@ class RayWorkers:
                 shards, waiting, name_of(function), {**arguments, "threads": threads}, workers, len(rows), name
             )
         return shards.results()
+
+    def _blame_unshared_folder(self) -> None:
+        """Say so if what failed is that nodes have not the same folders: whatever failed, it then comes of that.
+
+        Raises:
+            ConfigError: naming these nodes.
+        """
+        missing = nodes_without(self.workspace.path) if self._address != "local" else []
+        if missing:
+            raise ConfigError(
+                f"{len(missing)} of the cluster's nodes do not see {self.workspace.path}, where this stage is computed: "
+                f"{', '.join(missing[:4])}. Let GENAI_SCRATCH (or a store that is a folder) lie, under the same path, in a folder "
+                "that all nodes share, such as one of NFS."
+            )
 
     def _make_room(self, world_size: int) -> None:
         """Let the shard actors drop their models before training; where CPUs are counted, end them.
@@ -215,6 +262,7 @@ class RayWorkers:
                     idle.append(self._replace(actor))
                     continue
                 if "error" in result:
+                    self._blame_unshared_folder()
                     kind = getattr(errors, result["kind"], StageFailedError)
                     raise kind(result["error"])
                 shards.finish(index, result["rows"])

@@ -53,12 +53,19 @@ class Workers(Protocol):
     """The Ray side, as a body sees it; implemented in `launch`."""
 
     def train(
-        self, function: Callable[[dict[str, Any]], None], arguments: dict[str, Any], *, world_size: int, threads: int
+        self,
+        function: Callable[[dict[str, Any]], None],
+        arguments: dict[str, Any],
+        *,
+        world_size: int,
+        threads: int,
+        min_workers: int = 0,
     ) -> None:
         """Run `function(arguments)` on every worker of a Ray Train group; lost workers are replaced.
 
         `function` must be importable by name. It keeps its own checkpoints in the workspace and returns nothing: what
-        it makes, rank 0 leaves as files. Raises StageFailedError with the worker's error.
+        it makes, rank 0 leaves as files. With `min_workers` it is begun again with fewer workers where nodes are lost, and
+        with more when they are back, `world_size` at most. Raises StageFailedError with the worker's error.
         """
         ...
 

@@ -274,6 +274,7 @@ def _train(
         },
         world_size=world_size,
         threads=threads,
+        min_workers=job.compute.min_workers,
     )
     context.check()
     PLANS.learn(draft, asked, work)

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,12 +50,15 @@ class Plan:
     threads: int
     micro_batch_rows: int
     world_size: int
+    changes: tuple[str, ...] = ()
+    """What attempts of one run had differently, oldest first: its last digits are then its own."""
 
 
 def read_plan(folder: Path) -> Plan | None:
     """Return the plan of an earlier attempt, or None if there is none that can be read."""
     try:
-        plan = Plan(**json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        plan = Plan(**{**found, "changes": tuple(found.get("changes", ()))})
     except (OSError, ValueError, TypeError):
         return None
     return plan if plan.precision in get_args(Precision) and plan.micro_batch_rows > 0 else None
@@ -75,7 +78,7 @@ class KnownPlans:
         """Remember the plan that lies in a folder, found for such a model."""
         plan = read_plan(folder)
         if plan is not None:
-            self._plans[_alike(model, asked)] = plan
+            self._plans[_alike(model, asked)] = replace(plan, changes=())
 
     def lend(self, model: Path, asked: Mapping[str, Any], folder: Path) -> None:
         """Put the plan that is known for such a model into a folder that has none."""
@@ -154,9 +157,12 @@ def resolve_plan(
     if group.leads:
         earlier = read_plan(keeper.path)
         plan = _fill_in(earlier, compute, model, objectives, rows, rows_per_step, threads, group, frozen)
-        for name, value in asdict(plan).items():
-            if earlier is not None and getattr(earlier, name) != value:
-                events.event(f"plan changed: {name} {getattr(earlier, name)} -> {value}; not bit for bit any more")
+        if earlier is not None:
+            before, now = asdict(replace(earlier, changes=())), asdict(plan)
+            changes = [f"{name} {value} -> {now[name]}" for name, value in before.items() if value != now[name]]
+            for change in changes:
+                events.event(f"plan changed: {change}; not bit for bit any more")
+            plan = replace(plan, changes=(*earlier.changes, *changes))
         write_plan(plan, keeper.path)
         keeper.save(PLAN)
     return Plan(**group.broadcast_json(asdict(plan) if plan else None))

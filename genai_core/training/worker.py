@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -309,12 +310,7 @@ def _tell(figures: RunFigures, plan: Plan, rows: PackedRows | MixedRows, setup_s
         "setup_seconds": round(setup_seconds, 3),
         "peak_memory_bytes": peak,
         **({"peak_gpu_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}),
-        "plan": {
-            "precision": plan.precision,
-            "threads": plan.threads,
-            "micro_batch_rows": plan.micro_batch_rows,
-            "world_size": plan.world_size,
-        },
+        "plan": asdict(plan),
     }
 
 

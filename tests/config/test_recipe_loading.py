@@ -180,6 +180,12 @@ OF_BOTH = (
         ),
         (["compute.pipeline_stages=9"], "compute.pipeline_stages=9 is more than base.n_layers="),
         (["compute.workers=3", "pretraining.exchange={kind: local_sgd}"], "compute.workers=3 .* divisor of 4"),
+        (["compute.min_workers=2"], "min_workers=2 is above workers=0"),
+        (["compute.workers=4", "compute.min_workers=2", "compute.tensor_parallel=2"], "teams of 2 need multiples"),
+        (
+            ["compute.workers=2", "compute.min_workers=1", "pretraining.exchange={kind: local_sgd, workers: 4}"],
+            "pretraining: compute.min_workers=1 lets workers come and go",
+        ),
         (
             [*LINKED, "pretraining.curriculum=[{seq_len: 64, end: 0.3}]"],
             "'linked_lm' learns from pairs, which it would",

@@ -55,7 +55,7 @@ def test_plain_transformers_loads_what_is_published(unbroken):
     assert tokenizer.chat_template
     assert model.config.vocab_size == len(tokenizer)
     told = json.loads((unbroken / "told.json").read_text())
-    assert told["plan"] == {"precision": "float32", "threads": 1, "micro_batch_rows": 4, "world_size": 1}
+    assert told["plan"] == {"precision": "float32", "threads": 1, "micro_batch_rows": 4, "world_size": 1, "changes": []}
     assert told["useful_tokens_per_second"] > 0
     summary = json.loads((unbroken / "summary.json").read_text())
     assert summary["steps"] == 16
