@@ -152,8 +152,13 @@ def test_every_variable_is_read_by_somebody() -> None:
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
     }
     for name, _, container in containers():
-        put_in = set(NAME.findall(f"{container.get('command')} {container.get('env')}"))
+        put_in = set(NAME.findall(str(container.get("command"))))
         assert put_in <= set(environment(container)), f"{name} puts in what it has not"
+        above: set[str] = set()
+        for each in container.get("env", []):
+            assert set(NAME.findall(each.get("value", ""))) <= above, f"{name}: Kubernetes puts in what stands above"
+            put_in |= set(NAME.findall(each.get("value", "")))
+            above.add(each["name"])
         assert set(environment(container)) <= known | others | put_in, name
 
 
