@@ -1,12 +1,13 @@
 # Two commands matter: `make run` and `make test`. Both make the virtual environment first if it is missing.
 VENV ?= .venv
+AUDIT ?= .venv-audit
 RECIPE ?= quickstart
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint types unit faults worlds platform bench speed install install-dev ui up clean
+.PHONY: run test lint types unit audit faults worlds platform bench speed install install-dev ui up clean
 
 run: install
 	@$(BIN)/genai run $(RECIPE)
@@ -22,6 +23,10 @@ types: install-dev
 
 unit: install-dev
 	@$(BIN)/pytest -m "not faults and not worlds and not platform and not gpu and not network"
+
+# Known vulnerabilities of the pinned libraries. Its tool has an environment of its own: its libraries are not ours to pin.
+audit: $(AUDIT)/.installed
+	@$(AUDIT)/bin/python .ci/audit.py constraints.txt
 
 # The suite; with BUDGET_MINUTES instead random faults for so long, on the real services of tests/platform: every call adds
 # to docs/results/faults.md.
@@ -73,5 +78,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,parity]"
 	@touch $@
 
+$(AUDIT)/.installed:
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install -qq --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .genai
+	rm -rf $(VENV) $(AUDIT) .genai

@@ -1,6 +1,8 @@
 """The worker of `genai up`: deploys two recipes, then this process becomes Prefect's worker of the pool `genai`.
 
-python -m genai_core.cli.flow_worker NAME          environment: PREFECT_API_URL, GENAI_*
+python -m genai_core.cli.flow_worker NAME [OPTION...]     environment: PREFECT_API_URL, GENAI_*
+
+The options are those of `prefect worker start`, such as --with-healthcheck.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +87,18 @@ def register() -> None:
         deploy(name, [], Choices())
 
 
-def become_worker(name: str) -> None:
+def become_worker(name: str, options: Sequence[str] = ()) -> None:
     """Register the deployments; then replace this process by Prefect's worker."""
     api, home = os.environ["PREFECT_API_URL"], read_settings().home
     register()
     if name.endswith("-1"):  # a later one follows a worker whose flows go on
         bury_dead_runs(api, home)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
-    os.execve(sys.executable, command, dict(os.environ))
+    os.execve(sys.executable, [*command, *options], dict(os.environ))
 
 
 if __name__ == "__main__":
     try:
-        become_worker(sys.argv[1])
+        become_worker(sys.argv[1], sys.argv[2:])
     except GenaiCoreError as error:
         sys.exit(str(error))

@@ -383,10 +383,7 @@ def storage_verify(storage: StorageUri = "") -> None:
 def storage_mirror(
     destination: Annotated[str, typer.Argument(help="Another store: a folder or s3://bucket/prefix.")],
     storage: StorageUri = "",
-    unfinished: Annotated[
-        bool,
-        typer.Option("--unfinished", help="Also the state of stages that were cut short; nothing may run meanwhile."),
-    ] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Also the state of stages that were cut.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be copied.")] = False,
 ) -> None:
     """Copy the store to another place; what is there is not copied again. Cut short, run it again."""

@@ -70,6 +70,11 @@ class ComputeConfig(Config):
         default="",
         description="Job server of a Ray cluster, as http://host:8265; '' = GENAI_RAY_ADDRESS, else a local Ray.",
     )
+    ship_code: bool = Field(
+        default=False,
+        description="Send genai_core with the jobs of a Ray cluster, whose machines then need its libraries only; "
+        "false = they run the copy that they have.",
+    )
 
     @model_validator(mode="after")
     def _share_in_one_way(self) -> ComputeConfig:

@@ -9,13 +9,18 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from genai_core import errors
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, InterruptedRunError, StageFailedError, TransientError
 from genai_core.launch.quiet import SILENCE, silence
+from genai_core.launch.shipped_code import pack_code
 from genai_core.launch.submit import OnRow
 from genai_core.storage.claims import Claim
 from genai_core.storage.open import open_store
@@ -47,8 +52,17 @@ def job_environment(settings: Settings, storage_uri: str) -> dict[str, str]:
     return {**quiet, **settings.for_jobs(), "GENAI_STORAGE_URI": storage_uri}
 
 
+def entrypoint(name: str, ships_code: bool) -> str:
+    """Return the command of a job.
+
+    One that is sent its code runs in a folder that Ray removes after it: its home must not be there, as it is by default.
+    """
+    home = 'GENAI_HOME="${GENAI_HOME:-$HOME/.genai}" ' if ships_code else ""
+    return f"{home}python -m genai_core.stages run {name}"
+
+
 class JobsLauncher:
-    """Submits stage jobs over HTTP; the cluster's nodes have this package and reach the same store."""
+    """Submits stage jobs over HTTP; the cluster's nodes reach the same store, and have this package or are sent it."""
 
     outlives_flow = True
 
@@ -117,16 +131,39 @@ class JobsLauncher:
         deadline = time.monotonic() + SUBMIT_DEADLINE_SECONDS
         while self._status(name) is None:
             try:
-                self._client.submit_job(
-                    entrypoint=f"python -m genai_core.stages run {name}",
-                    submission_id=name,
-                    runtime_env={"env_vars": job_environment(self._settings, job.storage_uri)},
-                    metadata={"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")},
-                )
+                with self._runtime_env(job) as runtime_env:
+                    self._client.submit_job(
+                        entrypoint=entrypoint(name, job.compute.ship_code),
+                        submission_id=name,
+                        runtime_env=runtime_env,
+                        metadata={
+                            "stage": job.title,
+                            "key": job.key,
+                            "flow_run": job.tags.get("prefect.flow_run_id", ""),
+                        },
+                    )
             except (RuntimeError, ConnectionError) as error:
                 if time.monotonic() > deadline:
                     raise TransientError(f"The Ray job server at {self._address} takes no job: {error}") from error
                 time.sleep(2 * POLL_SECONDS)
+
+    @contextmanager
+    def _runtime_env(self, job: StageJob) -> Iterator[dict[str, Any]]:
+        """Yield what Ray prepares for a job; the files that it names exist until the end of the block."""
+        given: dict[str, Any] = {"env_vars": job_environment(self._settings, job.storage_uri)}
+        if not job.compute.ship_code:
+            yield given
+            return
+        with TemporaryDirectory(prefix="genai-code-") as folder:
+            archive = Path(folder) / "code.zip"
+            archive.write_bytes(self._code)
+            # Not as a module: what lies in the folder where a node was started would be imported before it
+            yield {**given, "working_dir": str(archive)}
+
+    @cached_property
+    def _code(self) -> bytes:
+        """The code of all jobs of this launcher: what lies on the disk may be another's when a later one is submitted."""
+        return pack_code()
 
     def _status(self, name: str) -> Any:
         try:

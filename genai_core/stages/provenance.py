@@ -9,12 +9,14 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-LIBRARIES = ("genai", "torch", "transformers", "tokenizers", "datasets", "ray", "mlflow", "prefect", "peft", "numpy")
+import genai_core
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "ray", "mlflow", "prefect", "peft", "numpy")
 
 
 def describe_environment() -> dict[str, Any]:
     """Return versions of Python and the libraries that matter, the processor, and the time."""
-    versions = {}
+    versions = {"genai": genai_core.__version__}  # of the code that runs: what is installed may be another
     for name in LIBRARIES:
         try:
             versions[name] = version(name)

@@ -97,6 +97,22 @@ def test_compose_builds_from_files_that_are_there_and_publishes_on_loopback_only
             assert (ROOT / name).exists()
 
 
+def test_every_ray_node_of_compose_reaches_mlflow_and_the_files_of_the_others() -> None:
+    """A job writes to MLflow itself, and its driver hands its workers paths below GENAI_SCRATCH."""
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    told = {
+        name: value
+        for name, value in compose["services"]["worker"]["environment"].items()
+        if name.startswith("MLFLOW_TRACKING_")
+    }
+    assert len(told) == 2
+    for name in ("ray", "ray-node", "ray-gpu"):
+        node = compose["services"][name]
+        assert node["volumes"] == [f"scratch:{node['environment']['GENAI_SCRATCH']}"]
+        assert told.items() <= node["environment"].items()
+    assert re.search(r"mkdir .*/scratch .*chown genai .*/scratch", (ROOT / "docker/Dockerfile").read_text())
+
+
 def test_the_commands_of_the_readme_exist() -> None:
     import typer.main
 
