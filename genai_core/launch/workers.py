@@ -90,8 +90,10 @@ class RayWorkers:
         self._let_standing_go()
         self._make_room(world_size)
         use_gpu = int(ray.cluster_resources().get("GPU", 0)) >= (min_workers if elastic else world_size)
-        if elastic:  # the first try after a loss asks for what is lost, and must not wait a minute for it
-            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ELASTIC_START_SECONDS))
+        if (
+            elastic
+        ):  # the first try after a loss asks for what is lost: it must not wait as long as a cluster may take to grow
+            os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ELASTIC_START_SECONDS)
         settings = {
             "function": name_of(function),
             "arguments": {**arguments, "threads": threads},
