@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +166,11 @@ class Stack(PrefectServer):
             for service in (self._postgres(), self._s3(), self._mlflow(), self._prefect(), *self._ray(), self._worker())
         }
 
-    def bring_up(self) -> None:
-        """Start all, each when what it stands on is ready."""
+    def bring_up(self, only: Collection[str] = ()) -> None:
+        """Start all that is not running, or only these, each when what it stands on is ready."""
         for name, service in self.services.items():
+            if service.family() or (only and name not in only):
+                continue
             if name == "postgres":
                 self._make_cluster()
             service.start()
@@ -284,6 +286,11 @@ class Stack(PrefectServer):
         with self._connect() as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def database_bytes(self, name: str) -> int:
+        """Return how much of the disk a database takes."""
+        with self._connect() as connection:
+            return int(connection.execute("select pg_database_size(%s)", (name,)).fetchone()[0])
 
     def _s3(self) -> Service:
         (self.folder / "s3").mkdir(exist_ok=True)

@@ -1,0 +1,90 @@
+"""Scripts in whatever a person may write freely, and in the data: no page of Prefect, of MLflow or of ours runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genai_core.config.load import load_recipe
+from tests.deployments.browser import Page, needs_chromium
+from tests.platform.stack import Stack, missing
+
+pytestmark = [
+    pytest.mark.platform,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
+    needs_chromium,
+]
+ATTACK = "marker <script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> [a](javascript:window.hacked=1) end"
+RUN_SECONDS = 1200.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("hostile"))
+    try:
+        stack.bring_up()
+        yield stack
+    finally:
+        stack.take_down()
+
+
+def write_recipe(folder: Path) -> Path:
+    """Write documents, and a recipe whose free words and paths are scripts, all of it as small as serves."""
+    texts = folder / "<img src=x onerror='window.hacked = 1'>"
+    texts.mkdir(parents=True)
+    for number in range(40):
+        words = " ".join(f"The {number}th lamp of {place} shines on {ATTACK}." for place in ("Rome", "Lima", "Oslo"))
+        (texts / f"{number}.txt").write_text(words, encoding="utf-8")
+    recipe = load_recipe("minute", ["recursion.generations=0"]).model_dump(mode="json")
+    recipe |= {"name": "hostile", "description": ATTACK}
+    recipe["data"] |= {
+        "source": {"kind": "text", "path": str(texts), "license": ATTACK},
+        "pairs": {"kind": "quotes", "per_document": 2},
+    }
+    recipe["promotion"] |= {"model_name": "hostile"}
+    file = folder / "hostile.yaml"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return file
+
+
+def test_no_page_runs_what_a_person_or_the_data_wrote(stack: Stack, page: Page, tmp_path: Path) -> None:
+    file = write_recipe(tmp_path)
+    for command, good in (("deploy", {0}), ("run", {0, 3})):  # 3: the gate has refused what learned next to nothing
+        done = stack.call(command, str(file), seconds=RUN_SECONDS)
+        assert done.returncode in good, done.stdout + done.stderr
+    assert stack.call("report").returncode == 0
+    deployment = stack.deployments()["lifecycle/hostile"]
+    [run] = [str(one["id"]) for one in stack.api("/flow_runs/filter", {})]
+    artifacts = stack.api("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    [version] = stack.mlflow().search_model_versions("name = 'hostile'")
+    [report] = stack.home.glob("reports/*.html")
+
+    house, tracking = stack.prefect, stack.mlflow_for_admin.rstrip("/")
+    pages = {
+        "deployment": f"{house}/v2/deployments/deployment/{deployment['id']}",
+        "form": f"{house}/v2/deployments/deployment/{deployment['id']}/run",
+        "run": f"{house}/runs/flow-run/{run}",
+        **{f"artifact {one['key']}": f"{house}/artifacts/artifact/{one['id']}" for one in artifacts if one["key"]},
+        "version": f"{tracking}/#/models/hostile/versions/{version.version}",
+        "tracking run": f"{tracking}/#/experiments/1/runs/{version.run_id}",
+        "report": report.as_uri(),
+    }
+    shown = []
+    for name, address in pages.items():
+        page.open("about:blank")
+        page.open(address)
+        page.wait("(document.body?.innerText ?? '').length > 300")
+        page.js("new Promise(done => setTimeout(done, 1500))")
+        assert page.js("window.hacked ?? 0") == 0, f"{name} ran a script"
+        links = "[...document.querySelectorAll('a')].filter(e => e.protocol === 'javascript:').length"
+        assert page.js(links) == 0, f"{name} has a link that is a script"
+        if page.js("document.body.innerText.includes('marker')"):
+            shown.append(name)
+        page.picture(f"hostile-{name.replace(' ', '-')}")
+    print(f"{len(pages)} pages, {', '.join(shown)} show the words")
+    assert {"version", "report"} <= set(shown) or len(shown) >= 2, (
+        f"the words that could have run are on no page: {shown}"
+    )
