@@ -281,7 +281,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         "Written by `make faults`. Real runs of `lifecycle/minute` (one generation) on Postgres, an S3 store, MLflow and "
         f"Prefect servers, a worker and {NODES} Ray nodes, all on one machine, are hurt at random moments. What is killed "
-        "is started again after 2 s, as `restart: unless-stopped` does; processes of a run are not. A run that fails is "
+        "is started again after 2 s, as `restart: unless-stopped` does; processes of a run are not. SeaweedFS, whose index takes "
+        "nothing more once its disk was full, is started again when there is room, as a person would have to. A run that fails is "
         "started again with the same parameters, as a person would. Its last state must be that of a run nothing hurt: "
         "every artifact byte for byte, every curve in MLflow with every step, one registered version, a store that "
         "verifies, and no process left.",

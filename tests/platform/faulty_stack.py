@@ -158,6 +158,8 @@ class FaultyStack(Stack):
                 for name in LINKS[fault.target]:
                     ends.enter_context(self.links[name].cut())
             elif fault.kind == DISK:
+                if fault.target == "S3":  # its index takes nothing more, disk or no disk, until it is started again
+                    ends.callback(lambda: send(self.victims("S3", draw), signal.SIGKILL))
                 ends.enter_context(filled(self.disks[FULL[fault.target]]))
             else:
                 victims = self.victims(fault.target, draw)
