@@ -319,35 +319,41 @@ class Registry(Tracker):
             standing = self.client.search_logged_models(
                 [self.experiment_id], f"tags.`{DIGEST}` = '{artifact.digest}' AND name = '{name}'"
             )
-            ready = [model for model in standing if model.status == LoggedModelStatus.READY]
-            if ready:
-                return str(ready[0].model_id)
-            model = next(iter(standing), None) or self.client.create_logged_model(
-                self.experiment_id,
-                name=name,
-                source_run_id=run_id or None,
-                model_type="transformers-folder",
-                tags={DIGEST: artifact.digest, KEY: artifact.key},
-                params={"artifact": artifact.label()},
+            ready = next((model for model in standing if model.status == LoggedModelStatus.READY), None)
+            model = (
+                ready
+                or next(iter(standing), None)
+                or self.client.create_logged_model(
+                    self.experiment_id,
+                    name=name,
+                    source_run_id=run_id or None,
+                    model_type="transformers-folder",
+                    tags={DIGEST: artifact.digest, KEY: artifact.key},
+                    params={"artifact": artifact.label()},
+                )
             )
-            self.client.log_model_artifacts(model.model_id, str(model_dir))
-            self._log_card(model.model_id, card)
-            if run_id:
-                self._link_to_run(run_id, model.model_id)
+            if not ready:
+                self.client.log_model_artifacts(model.model_id, str(model_dir))
+                self._log_card(model.model_id, card)
+            if run_id and (self._link_to_run(run_id, model.model_id) or not ready):
                 points = [
                     Metric(clean_name(key), x, now_ms(), 0, model_id=model.model_id) for key, x in metrics.items()
                 ]
                 self.client.log_batch(run_id, metrics=points)
-            self.client.finalize_logged_model(model.model_id, "READY")
+            if not ready:
+                self.client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
-    def _link_to_run(self, run_id: str, model_id: str) -> None:
+    def _link_to_run(self, run_id: str, model_id: str) -> bool:
+        """Return whether the model was not linked to the run before: one that an earlier run left is, of another."""
         open_mlflow()
         from mlflow.entities import LoggedModelOutput
 
         outputs = self.client.get_run(run_id).outputs
-        if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
-            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        if model_id in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+            return False
+        self.client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        return True
 
     def _create_version(
         self, model_name: str, digest: str, model_id: str, run_id: str, *, tags: Mapping[str, str], card: str

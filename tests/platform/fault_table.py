@@ -255,10 +255,13 @@ class Campaign:
         )
 
     def _forget(self) -> None:
-        """Take out of MLflow what the run told it: the next one has the same stages."""
+        """Take out of MLflow what the run told it: the next one has the same stages, and the same models."""
         client = self.stack.mlflow()
-        for run in client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000):
+        experiments = [one.experiment_id for one in client.search_experiments()]
+        for run in client.search_runs(experiments, max_results=1000):
             client.delete_run(run.info.run_id)
+        for logged in client.search_logged_models(experiments):
+            client.delete_logged_model(logged.model_id)
         for model in client.search_registered_models():
             client.delete_registered_model(model.name)
 

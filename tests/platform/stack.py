@@ -301,7 +301,10 @@ class Stack(PrefectServer):
         command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={self.folder / 's3'}", "-filer", "-s3"]
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={identities}"]
         command += ["-master.volumeSizeLimitMB=64", "-volume.max=40"]
-        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # catalogues that nobody asks, at ports that two would share
+        command += [
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]  # catalogues that nobody asks, at ports that two would share
         command += [f"-{name}.port={self.ports[name]}" for name in ("master", "volume", "filer", "s3")]
         return Service("s3", command, os.environ, self.folder, self._s3_answers)
 

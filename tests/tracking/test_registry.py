@@ -62,6 +62,21 @@ def test_registering_twice_makes_one_version(
     assert [version.version for version in registry.list_models()] == ["2", "1"]
 
 
+def test_a_model_whose_run_was_deleted_belongs_to_the_run_that_made_it_again(
+    registry: Registry, promote: Callable[..., ModelVersion]
+) -> None:
+    """Logged models outlive the runs and the registered models that MLflow's page deletes."""
+    first = promote("a", metrics={"bpb": 1.5})
+    registry.client.delete_run(first.run_id)
+    registry.client.delete_registered_model(NAME)
+    again = promote("a", metrics={"bpb": 1.5})
+    assert again.run_id != first.run_id
+    run = registry.client.get_run(again.run_id)
+    assert run.data.metrics == {"bpb": 1.5}
+    assert len(run.outputs.model_outputs) == 1
+    assert len(registry.client.search_logged_models([registry.experiment_id])) == 1
+
+
 def test_a_card_longer_than_a_description_is_cut_there_and_read_whole(
     registry: Registry, promote: Callable[..., ModelVersion]
 ) -> None:
