@@ -61,9 +61,8 @@ def nodes_without(folder: Path) -> list[str]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    with tempfile.NamedTemporaryFile(
-        dir=folder, prefix=".seen-"
-    ) as mark:  # the folder alone may have been made there, too
+    # a file in it: a folder of that name may have been made there, too
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-") as mark:
         asked = {}
         for node in ray.nodes():
             if node["Alive"] and node["Resources"].get("CPU", 0):

@@ -38,9 +38,8 @@ def run_on_worker(settings: dict[str, Any]) -> None:
     import ray.train
 
     folder = Path(settings["folder"])
-    if not (
-        _draft(folder).exists() or (folder / OUTCOME).exists()
-    ):  # else this rank would end, and the others wait for it
+    if not (_draft(folder).exists() or (folder / OUTCOME).exists()):
+        # at once: by an error of ours this rank would end, and the others wait for it
         raise FileNotFoundError(f"{folder} of the driver's node is not seen on this one.")
     result = {"status": "done"}
     try:

@@ -90,9 +90,8 @@ class RayWorkers:
         self._let_standing_go()
         self._make_room(world_size)
         use_gpu = int(ray.cluster_resources().get("GPU", 0)) >= (min_workers if elastic else world_size)
-        if (
-            elastic
-        ):  # the first try after a loss asks for what is lost: it must not wait as long as a cluster may take to grow
+        if elastic:
+            # the first try after a loss asks for what is lost: it must not wait as long as a cluster may take to grow
             os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ELASTIC_START_SECONDS)
         settings = {
             "function": name_of(function),
@@ -124,9 +123,8 @@ class RayWorkers:
             trainer.fit()
         except (rt.ControllerError, rt.TrainingFailedError, RayActorError) as error:
             self._blame_unshared_folder()
-            if isinstance(
-                error, rt.ControllerError
-            ):  # no group could be started, or Ray itself failed: not the training's fault
+            if isinstance(error, rt.ControllerError):
+                # no group could be started, or Ray itself failed: not the training's fault
                 raise TransientError(f"Ray could not run the training group: {first_line(error)}") from error
             if isinstance(error, RayActorError):
                 raise TransientError(f"Ray's training controller died: {first_line(error)}") from error

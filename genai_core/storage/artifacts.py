@@ -15,6 +15,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -278,13 +279,19 @@ class ArtifactStore:
             if sha256 != file["sha256"]:
                 yield file["path"], f"has other bytes: sha256 {sha256[:12]} instead of {file['sha256'][:12]}"
 
-    def _digest_object(self, path: str) -> str:
-        draft = self.scratch / f"verify-{uuid.uuid4().hex}"
+    @contextmanager
+    def copied(self, path: str) -> Iterator[Path]:
+        """Give a local copy of one of the store's objects, for as long as the block takes."""
+        draft = self.scratch / f"copy-{uuid.uuid4().hex}"
         try:
             self.objects.get_file(path, draft)
-            return digest_file(draft)
+            yield draft
         finally:
             draft.unlink(missing_ok=True)
+
+    def _digest_object(self, path: str) -> str:
+        with self.copied(path) as draft:
+            return digest_file(draft)
 
     def _refuse_damage(self, manifest: Mapping[str, Any], faults: Iterable[tuple[str, str]]) -> None:
         found = list(faults)

@@ -7,7 +7,6 @@ already is not copied again, and nothing that is there is ever overwritten. Who 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,17 +123,13 @@ def _copy_artifact(
     for file in manifest["files"]:
         path = f"{prefix}/{file['path']}"
         if there.get(path) != file["size"]:  # a put is whole or not at all, and was verified when it was made
-            draft = source.scratch / f"mirror-{uuid.uuid4().hex}"
-            try:
-                source.objects.get_file(path, draft)
+            with source.copied(path) as draft:
                 found = digest_file(draft)
                 if found != file["sha256"]:
                     return (
                         f"{label} is damaged: {file['path']} has sha256 {found[:12]} instead of {file['sha256'][:12]}."
                     )
                 target.put_file(path, draft)
-            finally:
-                draft.unlink(missing_ok=True)
         result.bytes += file["size"]
         if progress is not None:
             progress(result.bytes, total, label)
@@ -160,12 +155,8 @@ def _copy_records(
             continue
         number += 1
         if not dry_run:
-            draft = source.scratch / f"mirror-{uuid.uuid4().hex}"
-            try:
-                source.objects.get_file(entry.path, draft)
+            with source.copied(entry.path) as draft:
                 target.put_file(entry.path, draft)
-            finally:
-                draft.unlink(missing_ok=True)
     return number
 
 

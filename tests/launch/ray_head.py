@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.platform.stack import free_ports
 from tests.processes import send
 
 READY_SECONDS = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -35,7 +29,7 @@ def running_head(folder: Path, *, cores: int = 4, more: Mapping[str, str] | None
         cores: that it counts.
         more: variables of its environment, and so of its jobs.
     """
-    port, dashboard = free_port(), free_port()
+    port, dashboard = free_ports(2)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

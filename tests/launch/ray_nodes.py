@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from genai_core.launch.cluster import OBJECT_STORE_BYTES
-
 TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(TESTS / "training"), str(TESTS.parent)]
 
-from tests.platform.stack import Service, free_ports  # noqa: E402
+from tests.platform.stack import Service, free_ports, ray_commands  # noqa: E402
 
 
 @contextmanager
@@ -27,13 +25,9 @@ def ray_nodes(folder: Path, around_node: Sequence[str] = ()) -> Iterator[tuple[s
         folder: of their logs.
         around_node: a command that starts the node's, given behind it.
     """
-    port, jobs, client = free_ports(3)
-    short = Path("/tmp") / f"genai-nodes-{os.getpid()}-{port}"  # Ray's sockets need a short path
-    start = [sys.executable, str(TESTS / "platform" / "loopback_ray.py"), "start", "--block", "--disable-usage-stats"]
-    start += ["--node-ip-address=127.0.0.1", "--num-cpus=1", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-    start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-    head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs}"]
-    head += [f"--ray-client-server-port={client}", f"--temp-dir={short}", "--include-log-monitor=False"]
+    ports = dict(zip(("ray", "jobs", "client"), free_ports(3), strict=True))
+    short = Path("/tmp") / f"genai-nodes-{os.getpid()}-{ports['ray']}"  # Ray's sockets need a short path
+    head, join = ray_commands(ports, 1, short)
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTS / "training"), str(TESTS / "launch"), str(TESTS.parent)])
     # else Ray replaces the loopback address by the machine's own, as in loopback_ray.py
@@ -42,21 +36,20 @@ def ray_nodes(folder: Path, around_node: Sequence[str] = ()) -> Iterator[tuple[s
     def nodes_are(number: int) -> Callable[[], bool]:
         def ready() -> bool:
             command = [sys.executable, "-m", "ray.scripts.scripts", "list", "nodes", "--format=json"]
-            command += [f"--address=http://127.0.0.1:{jobs}", "--filter", "state=ALIVE"]
+            command += [f"--address=http://127.0.0.1:{ports['jobs']}", "--filter", "state=ALIVE"]
             found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
             return found.stdout.startswith("[") and len(json.loads(found.stdout)) >= number
 
         return ready
 
-    join = [*around_node, *start, f"--address=127.0.0.1:{port}"]
     services = {
-        "head": Service("head", [*start, *head], environment, folder, nodes_are(1)),
-        "node": Service("node", join, environment, folder, nodes_are(2)),
+        "head": Service("head", head, environment, folder, nodes_are(1)),
+        "node": Service("node", [*around_node, *join], environment, folder, nodes_are(2)),
     }
     try:
         for service in services.values():
             service.start()
-        yield f"127.0.0.1:{port}", services
+        yield f"127.0.0.1:{ports['ray']}", services
     finally:
         for service in reversed(services.values()):
             service.kill()

@@ -28,6 +28,7 @@ from typing import Any
 
 import boto3
 import psutil
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -69,6 +70,25 @@ def postgres_program(name: str) -> str:
         *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)),
     ]
     return next((path for path in found if path and Path(path).exists()), "")
+
+
+needs_services = pytest.mark.skipif(bool(missing()), reason=missing() or "all is here")
+
+
+def ray_commands(ports: Mapping[str, int], cpus: int, folder: Path) -> tuple[list[str], list[str]]:
+    """Return what starts a Ray head on loopback, its sockets in a folder of a short path, and what lets a node join it.
+
+    Args:
+        ports: of 'ray', of its job server ('jobs') and of Ray's own clients ('client').
+        cpus: that each node counts.
+    """
+    start = [sys.executable, str(Path(__file__).with_name("loopback_ray.py")), "start", "--block"]
+    start += ["--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+    start += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--min-worker-port=0", "--max-worker-port=0"]
+    start += ["--dashboard-agent-listen-port=0"]
+    head = ["--head", f"--port={ports['ray']}", "--dashboard-host=127.0.0.1", "--include-log-monitor=False"]
+    head += [f"--dashboard-port={ports['jobs']}", f"--ray-client-server-port={ports['client']}"]
+    return [*start, *head, f"--temp-dir={folder}"], [*start, f"--address=127.0.0.1:{ports['ray']}"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -301,10 +321,8 @@ class Stack(PrefectServer):
         command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={self.folder / 's3'}", "-filer", "-s3"]
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={identities}"]
         command += ["-master.volumeSizeLimitMB=64", "-volume.max=40"]
-        command += [
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-        ]  # catalogues that nobody asks, at ports that two would share
+        # catalogues that nobody asks, at ports that two servers of a machine would share
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += [f"-{name}.port={self.ports[name]}" for name in ("master", "volume", "filer", "s3")]
         return Service("s3", command, os.environ, self.folder, self._s3_answers)
 
@@ -362,29 +380,12 @@ class Stack(PrefectServer):
         return Service("prefect", command, environment, self.folder, lambda: answers(f"{self.prefect}/api/health"))
 
     def _ray(self) -> list[Service]:
-        start = [
-            sys.executable,
-            str(Path(__file__).with_name("loopback_ray.py")),
-            "start",
-            "--block",
-            "--disable-usage-stats",
-        ]
-        start += [
-            "--node-ip-address=127.0.0.1",
-            f"--num-cpus={CPUS_PER_NODE}",
-            f"--object-store-memory={OBJECT_STORE_BYTES}",
-        ]
-        start += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        head = ["--head", f"--port={self.ports['ray']}", "--dashboard-host=127.0.0.1", "--include-log-monitor=False"]
-        head += [f"--dashboard-port={self.ports['jobs']}", f"--ray-client-server-port={self.ports['client']}"]
-        head += [f"--temp-dir={self.outside / 'ray'}"]
+        head, join = ray_commands(self.ports, CPUS_PER_NODE, self.outside / "ray")
         environment = {**self.environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        services = [Service("ray", [*start, *head], environment, self.folder, self._nodes_are(1))]
+        services = [Service("ray", head, environment, self.folder, self._nodes_are(1))]
         for number in range(2, NODES + 1):
-            join = [f"--address=127.0.0.1:{self.ports['ray']}", f"--node-name=node-{number}"]
-            services.append(
-                Service(f"node-{number}", [*start, *join], environment, self.folder, self._nodes_are(number))
-            )
+            command = [*join, f"--node-name=node-{number}"]
+            services.append(Service(f"node-{number}", command, environment, self.folder, self._nodes_are(number)))
         return services
 
     def _nodes_are(self, number: int) -> Callable[[], bool]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.platform.stack import BUCKET, PASSWORD, Stack, missing, postgres_program
+from tests.platform.stack import BUCKET, PASSWORD, Stack, needs_services, postgres_program
 
 pytestmark = [
     pytest.mark.platform,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
+    needs_services,
 ]
 DEPLOYMENT = "lifecycle/minute"
 RUN_SECONDS = 1200.0

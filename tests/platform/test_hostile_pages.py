@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,25 +9,15 @@ import yaml
 
 from genai_core.config.load import load_recipe
 from tests.deployments.browser import Page, needs_chromium
-from tests.platform.stack import Stack, missing
+from tests.platform.stack import Stack, needs_services
 
 pytestmark = [
     pytest.mark.platform,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
+    needs_services,
     needs_chromium,
 ]
 ATTACK = "marker <script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> [a](javascript:window.hacked=1) end"
 RUN_SECONDS = 1200.0
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("hostile"))
-    try:
-        stack.bring_up()
-        yield stack
-    finally:
-        stack.take_down()
 
 
 def write_recipe(folder: Path) -> Path:
@@ -85,6 +74,4 @@ def test_no_page_runs_what_a_person_or_the_data_wrote(stack: Stack, page: Page, 
             shown.append(name)
         page.picture(f"hostile-{name.replace(' ', '-')}")
     print(f"{len(pages)} pages, {', '.join(shown)} show the words")
-    assert {"version", "report"} <= set(shown) or len(shown) >= 2, (
-        f"the words that could have run are on no page: {shown}"
-    )
+    assert {"deployment", "version", "report"} <= set(shown), f"what could have run is not on these pages: {shown}"

@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.deployments.prefect_house import until
-from tests.platform.stack import BUCKET, Stack, missing
+from tests.platform.stack import BUCKET, Stack, needs_services
 
 pytestmark = [
     pytest.mark.platform,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
+    needs_services,
 ]
 DEPLOYMENT = "lifecycle/minute"
 AT_ONCE = 10
@@ -35,16 +35,6 @@ SERVICE_GROWTH = 64 * MEGABYTE
 
 ROW_BYTES = 128 * 1024
 """What a run's own records may add to the databases: its states, logs, tasks, tables."""
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("many"))
-    try:
-        stack.bring_up()
-        yield stack
-    finally:
-        stack.take_down()
 
 
 @pytest.fixture(scope="module")

@@ -6,32 +6,21 @@ The tests go on with what the ones before have computed; alone, each computes wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from tests.deployments.browser import Page, needs_chromium
 from tests.deployments.prefect_house import until
 from tests.deployments.run_form import button, differences, field
-from tests.platform.stack import BUCKET, NODES, Stack, missing
+from tests.platform.stack import BUCKET, NODES, Stack, needs_services
 from tests.ports import assert_loopback_only
 
 pytestmark = [
     pytest.mark.platform,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "all is here"),
+    needs_services,
 ]
 DEPLOYMENT = "lifecycle/minute"
 RUN_SECONDS = 1200.0
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("platform"))
-    try:
-        stack.bring_up()
-        yield stack
-    finally:
-        stack.take_down()
 
 
 @pytest.fixture(scope="module")
