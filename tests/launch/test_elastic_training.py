@@ -25,7 +25,11 @@ TRAINING: dict[str, Any] = {
     "checkpoint_every_steps": 5,
     "evaluate_every_steps": 200,
     "compute": {"precision": "float64", "micro_batch_rows": 8},
+    "optimizer": {"kind": "adamw", "learning_rate": 3e-4},
 }
+"""At 3e-3 sums in another order differ by 1e-12 in the loss of step 40, 1e-8 of step 80 and 1e-2 of step 120: nothing that
+could be told from a fault. At a tenth of it they do not grow so."""
+
 BASE = {"n_layers": 4, "d_model": 256, "n_heads": 4, "n_kv_heads": 2, "d_ff": 768, "max_seq_len": 64}
 
 

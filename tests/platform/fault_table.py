@@ -39,7 +39,7 @@ from tests.platform.stack import NODES, missing
 DEPLOYMENT = "lifecycle/minute"
 CHANGES = {"recursion__generations": 1}
 MODEL = "pydocs-minute"
-FAULTS_PER_RUN = 8
+FAULTS_PER_RUN = 12
 PAUSE_SECONDS = (2.0, 20.0)
 """Between the end of one fault and the next, drawn evenly."""
 
