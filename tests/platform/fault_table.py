@@ -44,7 +44,7 @@ PAUSE_SECONDS = (2.0, 20.0)
 """Between the end of one fault and the next, drawn evenly."""
 
 VICTIM_SECONDS = 120.0
-"""How long a fault waits for its victim: there is no generation worker while a model is trained."""
+"""How long the faults of a run wait for a victim of any: there is no generation worker while a model is trained."""
 
 END_SECONDS = 900.0
 SILENT_SECONDS = 240.0
@@ -126,9 +126,10 @@ class Campaign:
         started = time.monotonic()
         self.run = self._start()
         try:
-            for fault in wanted:
-                if not self._inject(fault, draw, outcome, started):
-                    break
+            left = list(wanted)
+            while left and (fault := self._next(left, draw, outcome)):
+                left.remove(fault)
+                self._inject(fault, draw, outcome, started)
             self._await_end(outcome)
             outcome.seconds = round(time.monotonic() - started, 1)
             self._judge(outcome)
@@ -144,20 +145,27 @@ class Campaign:
     def _run_again(self) -> str:
         return self.stack.start(DEPLOYMENT, self.stack.flow_environment(f"run-{self.number}"), **CHANGES)
 
-    def _inject(self, fault: Fault, draw: random.Random, outcome: Outcome, started: float) -> bool:
-        """Return whether the run was still there to be hurt."""
+    def _next(self, wanted: Sequence[Fault], draw: random.Random, outcome: Outcome) -> Fault | None:
+        """Return the first fault that finds a victim, after a pause; None when the run has ended."""
         self._sleep(draw.uniform(*PAUSE_SECONDS), outcome)
-        if not wait_until(lambda: self._ended(outcome) or self.stack.victims(fault.target, draw), VICTIM_SECONDS):
-            print(f"  {fault}: no victim within {VICTIM_SECONDS:.0f} s", flush=True)
-            return True
-        if self._ended(outcome):
-            return False
+        found: list[Fault] = []
+
+        def looked() -> bool:
+            if self._ended(outcome):
+                return True
+            found.extend(fault for fault in wanted if self.stack.victims(fault.target, draw))
+            return bool(found)
+
+        if not wait_until(looked, VICTIM_SECONDS):
+            print(f"  no victim of {', '.join(map(str, wanted))} within {VICTIM_SECONDS:.0f} s", flush=True)
+        return found[0] if found else None
+
+    def _inject(self, fault: Fault, draw: random.Random, outcome: Outcome, started: float) -> None:
         told = {**asdict(fault), "at": round(time.monotonic() - started, 1), "rerun": False}
         outcome.faults.append(told)
         print(f"  {told['at']:6.1f} s  {fault}", flush=True)
         with self.stack.hurt(fault, draw):
             time.sleep(KINDS[fault.kind])
-        return True
 
     def _sleep(self, seconds: float, outcome: Outcome) -> None:
         end = time.monotonic() + seconds

@@ -360,12 +360,12 @@ class Stack(PrefectServer):
         """Return a client of the MLflow server that may do all."""
         from mlflow import MlflowClient
 
-        return MlflowClient(self.mlflow_for_admin)
+        return MlflowClient(f"http://{ADMIN}:{PASSWORD}@127.0.0.1:{self.ports['mlflow']}")
 
     @property
-    def mlflow_for_admin(self) -> str:
-        """Return the address of the MLflow server with the name and password of who may do all."""
-        return f"http://{ADMIN}:{PASSWORD}@127.0.0.1:{self.ports['mlflow']}"
+    def mlflow_page(self) -> str:
+        """Return where a browser finds MLflow: a name and a password in the address would make it refuse its own requests."""
+        return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     def _prefect(self) -> Service:
         database = f"postgresql+asyncpg://genai:{PASSWORD}@127.0.0.1:{self.door('postgres')}/prefect"

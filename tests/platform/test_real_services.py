@@ -9,10 +9,11 @@ import re
 
 import pytest
 
+from genai_core.tracking.server import ADMIN
 from tests.deployments.browser import Page, needs_chromium
 from tests.deployments.prefect_house import until
 from tests.deployments.run_form import button, differences, field
-from tests.platform.stack import BUCKET, NODES, Stack, needs_services
+from tests.platform.stack import BUCKET, NODES, PASSWORD, Stack, needs_services
 from tests.ports import assert_loopback_only
 
 pytestmark = [
@@ -118,7 +119,8 @@ def test_a_person_changes_two_fields_presses_the_button_and_the_run_ends_well(st
 def test_mlflow_is_walked_from_the_experiment_to_the_champion(stack: Stack, first: str, page: Page) -> None:
     says = "(document.body?.innerText ?? '').includes"
     link = "[...document.querySelectorAll('a')].find"
-    page.open(stack.mlflow_for_admin)
+    page.sign_in(ADMIN, PASSWORD)
+    page.open(stack.mlflow_page)
     # MLflow begins with traces of LLM applications, of which there are none; trained models are behind a switch
     page.click(
         "[...document.querySelectorAll('*')].find(e => !e.children.length && e.innerText?.trim() === 'Model training')"
