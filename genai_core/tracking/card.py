@@ -6,6 +6,7 @@ Two calls with the same facts give the same text: there is no date, host or vers
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,12 +212,12 @@ def licences_text(licences: Sequence[Licence]) -> str:
     if not licences:
         return "Nothing is recorded of what it was made of."
     rows = ["| made of | name | licence |", "|---|---|---|"]
-    rows += [f"| {one.role} | {_cell(one.name)} | {_cell(one.text) or NOT_STATED} |" for one in licences]
+    rows += [f"| {one.role} | {words(one.name)} | {words(one.text) or NOT_STATED} |" for one in licences]
     license_id, names = joint_licence(licences)
     text = (
-        f"They do not all state one licence ({names}), so the card says `other`: read each before passing the model on."
+        f"They do not all state one licence ({words(names)}), so the card says `other`: read each before passing the model on."
         if names
-        else f"All of it is under {license_id}."
+        else f"All of it is under {words(license_id)}."
     )
     return "\n".join(rows) + f"\n\n{text}"
 
@@ -237,7 +238,7 @@ def _header(licences: Sequence[Licence], base_model: str, tags: Sequence[str], k
 
 
 def _summary(lineage: Node, base_model: str, kind: ModelKind) -> str:
-    start = f"from {base_model}" if base_model else "from random weights"
+    start = f"from {words(base_model)}" if base_model else "from random weights"
     return (
         f"{kind.what} trained {start} by `genai`. Artifact `{lineage.ref.label()}`, "
         f"stage key `{lineage.ref.key}`, content sha256 `{lineage.ref.digest}`."
@@ -299,7 +300,7 @@ def evidence_table(evidence: Sequence[Evidence], figures: Mapping[str, float] | 
     head = ["figure", "candidate", *(title for name in baselines for title in (name, "difference")), "cases"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for figure in sorted(values):
-        cells = [_cell(figure), f"{values[figure]:.4g}"]
+        cells = [words(figure), f"{values[figure]:.4g}"]
         for name in baselines:
             row = compared.get((figure, name))
             told = (
@@ -319,10 +320,10 @@ def _data(lineage: Node, base_model: str) -> str:
     rows = ["| source | content sha256 |", "|---|---|"]
     for node in sorted(lineage.walk(), key=lambda node: (node.ref.name, node.ref.digest)):
         if not node.ref.key:
-            rows.append(f"| {_cell(node.ref.name)} | `{node.ref.digest[:16]}` |")
+            rows.append(f"| {words(node.ref.name)} | `{node.ref.digest[:16]}` |")
     text = "\n".join(rows)
     if base_model:
-        text += f"\n\nBase model: {base_model}."
+        text += f"\n\nBase model: {words(base_model)}."
     return text
 
 
@@ -338,5 +339,6 @@ def _training(lineage: Node) -> str:
     return "\n\n".join(parts) or "Not recorded."
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def words(text: str) -> str:
+    """Return what a person or the data wrote as Markdown that says just that: no tag, link, picture or cell of its own."""
+    return re.sub(r"([\\`*\[\]<|])", r"\\\1", text.replace("\n", " "))

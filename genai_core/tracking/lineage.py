@@ -125,7 +125,9 @@ def _lines(node: Node, depth: int, role: str, seen: set[str], code: str = "") ->
     seen.add(node.identity)
     facts = [node.stage, f"commit {node.commit[:12]}" if node.commit else "", f"sha256 {node.ref.digest[:12]}"]
     if not node.ref.key:
-        facts.append(shown(node.ref.uri))
+        address = shown(node.ref.uri)
+        # anybody's words, so in code, which a backtick would end
+        facts.append(f"{code}{address.replace(code, chr(39))}{code}" if code else address)
     if node.missing:
         facts.append(f"LINE ENDS HERE: {node.missing}")
     yield depth, f"{text} ({', '.join(fact for fact in facts if fact)})"

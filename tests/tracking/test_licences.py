@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from genai_core.config.data import AugmentationConfig, JsonlSource, PydocsSource, QuotePairs
@@ -129,3 +131,19 @@ def test_a_base_folder_is_believed_on_its_own_card(tmp_path: Any) -> None:
 def test_a_licence_is_text() -> None:
     with pytest.raises(ValidationError, match="license"):
         GgufBase(path="m.gguf", license=3)  # type: ignore[arg-type]
+
+
+def test_words_of_a_person_stay_words_in_the_card() -> None:
+    attack = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) | ![b](http://x) `c` *d*"
+    base = {"kind": "hub", "repo_id": "a/b", "license": attack}
+    node = origin({"kind": "jsonl", "path": "a.jsonl", "license": attack}, base)
+    [address] = [one for one in node.walk() if one.ref.name == "text"]
+    hostile = address.ref.model_copy(update={"uri": "/data/<img src=x onerror=alert(1)>`[a](javascript:alert(1))`"})
+    object.__setattr__(address, "ref", hostile)
+    _, card = card_of(node)
+    body = re.sub(r"<details>.*?</details>", "", card.split("---\n", 2)[2], flags=re.DOTALL)
+    shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert "<img" not in shown
+    assert "<a " not in shown
+    assert "<em>d" not in shown
+    assert shown.count("&lt;img src=x") >= 4, "said, as words"
