@@ -175,7 +175,7 @@ def open_session(
         settings=settings,
         store=store,
         compute=compute,
-        launcher=launcher or open_launcher(compute.ray_address or settings.ray_address, settings),
+        launcher=launcher or open_launcher(compute.ray_address or settings.ray_address, settings, check=False),
         refresh=set(refresh or ()),
         on_event=on_event or (lambda event: None),
         should_stop=should_stop or (lambda: False),

@@ -11,11 +11,13 @@ import genai_core
 from genai_core.cli.asking import Answer, ask, mlflow_credentials, prefect_credentials
 from genai_core.cli.findings import Finding, judge, note
 from genai_core.cli.flow_worker import POOL, online_workers
+from genai_core.cli.jobs import flow_asker
 from genai_core.cli.services import live_mlflow, live_prefect, outside_prefect, read_address
 from genai_core.config.settings import Settings
 from genai_core.errors import GenaiCoreError, TransientError
 from genai_core.launch.checkup import ask_cluster
 from genai_core.launch.head import job_server, ray_credentials
+from genai_core.launch.left_jobs import list_jobs
 from genai_core.storage.open import open_store
 from genai_core.storage.s3 import endpoint_of
 from genai_core.tracking.connection import check_reachable
@@ -137,8 +139,22 @@ def look_at_ray(settings: Settings, job: bool = False) -> Iterator[Finding]:
             f"{python}, here {platform.python_version()}",
             "run one image everywhere: what is pickled between them must mean the same",
         )
+    yield from look_at_jobs(url, settings)
     if job:
         yield from look_from_cluster(url, settings)
+
+
+def look_at_jobs(url: str, settings: Settings) -> Iterator[Finding]:
+    """Yield how many jobs of ours a cluster has, and whether some are for flow runs that have ended."""
+    try:
+        jobs = list_jobs(url, settings, flow_asker(settings))
+    except GenaiCoreError:  # what is wrong with the server has been said
+        return
+    dead = sum(job.is_dead(0) for job in jobs)
+    if dead:
+        yield note("ray's jobs", f"{dead} of {len(jobs)} run for flow runs that have ended", "genai jobs clean")
+    else:
+        yield judge(True, "ray's jobs", f"{len(jobs)} of ours wait or run")
 
 
 def look_from_cluster(url: str, settings: Settings) -> Iterator[Finding]:

@@ -15,6 +15,18 @@ from typing import Annotated
 
 import typer
 
+from genai_core.cli.arguments import (
+    Debug,
+    FlowName,
+    Overrides,
+    RayAddress,
+    RecipeName,
+    Refresh,
+    StorageUri,
+    TrackingUri,
+)
+from genai_core.cli.jobs_commands import jobs_app
+from genai_core.cli.storage_commands import storage_app
 from genai_core.launch.quiet import silence
 
 app = typer.Typer(
@@ -25,33 +37,13 @@ app = typer.Typer(
     help="Train generative language models on your own text: one recipe, one command, a registered model.",
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, write, check and explain recipes.")
-storage_app = typer.Typer(no_args_is_help=True, help="Look at, verify and clean the artifact store.")
 models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, show with lineage, roll back.")
 app.add_typer(recipes_app, name="recipe")
 app.add_typer(storage_app, name="storage")
 app.add_typer(models_app, name="models")
+app.add_typer(jobs_app, name="jobs")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure what the methods do, in small.")
 app.add_typer(bench_app, name="bench")
-
-RecipeName = Annotated[str, typer.Argument(help="Name of a recipe (`genai recipe list`) or a YAML file.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")]
-StorageUri = Annotated[
-    str, typer.Option("--storage", metavar="URI", help="Artifact store: a folder or s3://bucket/prefix.")
-]
-TrackingUri = Annotated[str, typer.Option("--mlflow", metavar="URI", help="MLflow server or database.")]
-RayAddress = Annotated[
-    str, typer.Option("--ray", metavar="ADDRESS", help="Job server of a Ray cluster; default: a local Ray.")
-]
-Refresh = Annotated[list[str], typer.Option("--refresh", metavar="STAGE", help="Compute a stage again; repeatable.")]
-FlowName = Annotated[
-    str,
-    typer.Option(
-        "--flow",
-        metavar="NAME",
-        help="augmentation, pretraining, finetuning, recursion, correction, evaluation; erasure; comparison.",
-    ),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 @app.callback()
@@ -361,48 +353,6 @@ def bench_objectives(
     from genai_core.cli.bench import bench_objectives
 
     bench_objectives(only, seeds, work, data, out, scale, threads)
-
-
-@storage_app.command("ls")
-def storage_ls(storage: StorageUri = "") -> None:
-    """List the published artifacts."""
-    from genai_core.cli.storage import list_artifacts
-
-    list_artifacts(storage)
-
-
-@storage_app.command("verify")
-def storage_verify(storage: StorageUri = "") -> None:
-    """Read every byte of every artifact and compare it with its manifest."""
-    from genai_core.cli.storage import verify_artifacts
-
-    raise typer.Exit(verify_artifacts(storage))
-
-
-@storage_app.command("mirror")
-def storage_mirror(
-    destination: Annotated[str, typer.Argument(help="Another store: a folder or s3://bucket/prefix.")],
-    storage: StorageUri = "",
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Also the state of stages that were cut.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be copied.")] = False,
-) -> None:
-    """Copy the store to another place; what is there is not copied again. Cut short, run it again."""
-    from genai_core.cli.storage import mirror_artifacts
-
-    raise typer.Exit(mirror_artifacts(storage, destination, unfinished, dry_run))
-
-
-@storage_app.command("gc")
-def storage_gc(
-    storage: StorageUri = "",
-    mlflow: TrackingUri = "",
-    keep_runs: Annotated[int, typer.Option(help="Flow runs whose artifacts are kept.")] = 10,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
-) -> None:
-    """Delete artifacts that no registered model, recent run, pin or live claim needs."""
-    from genai_core.cli.storage import collect_garbage
-
-    collect_garbage(storage, mlflow, keep_runs, dry_run)
 
 
 @app.command()

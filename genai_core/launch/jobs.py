@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from genai_core import errors
 from genai_core.config.settings import Settings
-from genai_core.errors import ConfigError, InterruptedRunError, StageFailedError, TransientError
-from genai_core.launch.quiet import SILENCE, silence
+from genai_core.errors import GenaiCoreError, InterruptedRunError, StageFailedError, TransientError
+from genai_core.launch.job_server import AWAY_SECONDS, JOB_PREFIX, JobServer
+from genai_core.launch.quiet import SILENCE
 from genai_core.launch.shipped_code import pack_code
 from genai_core.launch.submit import OnRow
 from genai_core.storage.claims import Claim
@@ -32,7 +33,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 PENDING_DEADLINE_SECONDS = 600.0
-SUBMIT_DEADLINE_SECONDS = 60.0
+SUBMIT_SECONDS = 60.0
+"""How long a head that answers may take no job: one that has just started has no agent yet."""
+
+STOP_SECONDS = 5.0
 EVENT_MARK = "GENAI-EVENT "
 """Lines of the job's log that are meant for us begin with this."""
 
@@ -42,8 +46,12 @@ def submission_id(key: str, attempt: int, storage_uri: str) -> str:
 
     Two stores on one cluster may need the same stage, each its own first attempt.
     """
-    store = hashlib.sha256(storage_uri.encode()).hexdigest()
-    return f"genai-{key[:40]}-{store[:8]}-a{attempt}"
+    return f"{JOB_PREFIX}{key[:40]}-{store_mark(storage_uri)}-a{attempt}"
+
+
+def store_mark(storage_uri: str) -> str:
+    """Return what a job's name tells its store by."""
+    return hashlib.sha256(storage_uri.encode()).hexdigest()[:8]
 
 
 def job_environment(settings: Settings, storage_uri: str) -> dict[str, str]:
@@ -66,18 +74,12 @@ class JobsLauncher:
 
     outlives_flow = True
 
-    def __init__(self, address: str, settings: Settings) -> None:
-        silence()
-        from ray.job_submission import JobSubmissionClient
-
+    def __init__(self, address: str, settings: Settings, *, check: bool = True) -> None:
+        """Take an address; with `check`, ask it at once. Raises what JobServer.ask raises."""
         self._settings = settings
-        self._address = address
-        try:
-            self._client = JobSubmissionClient(address)
-        except ConnectionError as error:
-            raise TransientError(f"The Ray job server at {address} does not answer.") from error
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"compute.ray_address={address!r} is not a Ray job server: {error}") from error
+        self._server = JobServer(address)
+        if check:
+            self._server.ask("get_version")
 
     def warm_up(self, *, training: bool = False) -> None:
         """Nothing to warm: the cluster is there."""
@@ -95,12 +97,19 @@ class JobsLauncher:
         objects.put(f"jobs/{name}.json", json.dumps(message).encode())
         read = 0
         submitted = time.monotonic()
+
+        def ask(method: str) -> Any:
+            return self._server.ask(method, name, seconds=AWAY_SECONDS, should_stop=should_stop)
+
         try:
-            self._submit(name, job)
+            self._submit(name, job, ask)
             while True:
-                status = self._status(name)
-                read = self._mirror(name, read, on_row)
-                if status is not None and status.is_terminal():
+                if (status := ask("get_job_status")) is None:
+                    raise TransientError(
+                        f"The Ray cluster knows nothing of job {name} any more: its head has been lost."
+                    )
+                read = self._mirror(ask("get_job_logs") or "", read, on_row)
+                if status.is_terminal():
                     break
                 if should_stop():
                     raise InterruptedRunError(f"{job.title} was stopped. Its state is kept: run again to resume.")
@@ -112,8 +121,9 @@ class JobsLauncher:
             raise
         outcome = objects.get(f"jobs/{name}.outcome.json")
         if outcome is None:
-            info = self._client.get_job_info(name)
-            raise TransientError(f"Ray job {name} ended as {status} without an outcome: {info.message}")
+            info = ask("get_job_info")
+            why = info.message if info else "its head has been lost"
+            raise TransientError(f"Ray job {name} ended as {status} without an outcome: {why}")
         result: dict[str, Any] = json.loads(outcome)
         if "message" in result:
             raise getattr(errors, result["kind"], StageFailedError)(result["message"])
@@ -122,29 +132,29 @@ class JobsLauncher:
     def _stop(self, name: str) -> None:
         """Stop the job, if it was submitted; a server that does not answer must not hide why it is stopped."""
         try:
-            self._client.stop_job(name)
-        except (RuntimeError, ConnectionError, OSError) as error:
+            self._server.ask("stop_job", name, seconds=STOP_SECONDS)
+        except GenaiCoreError as error:
             log.warning("the Ray job %s may still run: %s", name, error)
 
-    def _submit(self, name: str, job: StageJob) -> None:
-        """Submit the job unless it is there. A head that has just started has no agent yet: it is asked again."""
-        deadline = time.monotonic() + SUBMIT_DEADLINE_SECONDS
-        while self._status(name) is None:
+    def _submit(self, name: str, job: StageJob, ask: Callable[[str], Any]) -> None:
+        """Submit the job unless it is there."""
+        if ask("get_job_status") is not None:
+            return
+        told = {"stage": job.title, "key": job.key, "flow_run": job.tags.get("prefect.flow_run_id", "")}
+        command = entrypoint(name, job.compute.ship_code)
+        deadline = time.monotonic() + SUBMIT_SECONDS
+        while True:
             try:
                 with self._runtime_env(job) as runtime_env:
-                    self._client.submit_job(
-                        entrypoint=entrypoint(name, job.compute.ship_code),
-                        submission_id=name,
-                        runtime_env=runtime_env,
-                        metadata={
-                            "stage": job.title,
-                            "key": job.key,
-                            "flow_run": job.tags.get("prefect.flow_run_id", ""),
-                        },
+                    self._server.ask(
+                        "submit_job", entrypoint=command, submission_id=name, runtime_env=runtime_env, metadata=told
                     )
-            except (RuntimeError, ConnectionError) as error:
+                return
+            except TransientError:
+                if ask("get_job_status") is not None:  # it was taken, but not said so
+                    return
                 if time.monotonic() > deadline:
-                    raise TransientError(f"The Ray job server at {self._address} takes no job: {error}") from error
+                    raise
                 time.sleep(2 * POLL_SECONDS)
 
     @contextmanager
@@ -165,17 +175,8 @@ class JobsLauncher:
         """The code of all jobs of this launcher: what lies on the disk may be another's when a later one is submitted."""
         return pack_code()
 
-    def _status(self, name: str) -> Any:
-        try:
-            return self._client.get_job_status(name)
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                return None
-            raise TransientError(f"The Ray job server at {self._address} failed: {error}") from error
-
-    def _mirror(self, name: str, read: int, on_row: OnRow) -> int:
+    def _mirror(self, logs: str, read: int, on_row: OnRow) -> int:
         """Hand on the journal rows that the job has printed since the last look; return how far we have read."""
-        logs: str = self._client.get_job_logs(name)
         whole = logs.rfind("\n") + 1
         for line in logs[read:whole].splitlines():
             if line.startswith(EVENT_MARK):

@@ -34,12 +34,15 @@ class Launcher(Protocol):
         ...
 
 
-def open_launcher(ray_address: str, settings: Settings) -> Launcher:
-    """Return the launcher for a Ray cluster's job server, or for a local Ray when the address is empty."""
+def open_launcher(ray_address: str, settings: Settings, *, check: bool = True) -> Launcher:
+    """Return the launcher for a Ray cluster's job server, or for a local Ray when the address is empty.
+
+    With `check`, a job server that does not answer is an error at once; without, its first stage waits for it.
+    """
     if ray_address:
         from genai_core.launch.jobs import JobsLauncher
 
-        return JobsLauncher(ray_address, settings)
+        return JobsLauncher(ray_address, settings, check=check)
     from genai_core.launch.embedded import EmbeddedLauncher
 
     return EmbeddedLauncher(settings)
