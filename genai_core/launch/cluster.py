@@ -53,7 +53,22 @@ def connect_ray(address: str = "local") -> None:
             configure_logging=True,
         )
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"RAY_ADDRESS": named}} if (named := named_address(address)) else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+def named_address(address: str) -> str:
+    """Return the address that a cluster's own processes shall know it by, '' where only Ray can find it.
+
+    A job's driver is told it, its actors are not: Ray Train's helper that watches over a training's controller takes the
+    one in a file of the machine's temporary folder, which may be another Ray's, or one that has ended. Each training then
+    took twelve seconds more to end, and one whose controller the other Ray did not know could be ended in its midst.
+    """
+    return os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
 
 
 def nodes_without(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import urllib.request
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from genai_core.launch.jobs import submission_id
+from tests.deployments.prefect_house import until
 from tests.launch.ray_head import running_head
 
 pytestmark = pytest.mark.platform
@@ -22,6 +25,26 @@ pytestmark = pytest.mark.platform
 def head(tmp_path: Path) -> Iterator[str]:
     with running_head(tmp_path) as address:
         yield address
+
+
+ACTORS = """
+from genai_core.launch.cluster import connect_ray
+connect_ray("auto")
+import os, ray
+told = ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS")).options(num_cpus=0).remote())
+print("RESULT", ray.get_runtime_context().gcs_address, told)
+"""
+
+
+def test_every_process_of_a_job_is_told_which_ray_is_its_own(head: str) -> None:
+    """Untold, Ray Train's placement group cleaner asks the Ray that a file in /tmp names, and a training ends 12 s late."""
+    client = JobSubmissionClient(head)
+    name = client.submit_job(entrypoint=shlex.join(["python", "-c", ACTORS]))
+    until(lambda: client.get_job_status(name).is_terminal(), 120)
+    logs = client.get_job_logs(name)
+    [line] = [line for line in logs.splitlines() if line.startswith("RESULT")]
+    _, own, told = line.split()
+    assert told == own, logs
 
 
 def test_the_lifecycle_runs_as_jobs_of_a_cluster(head: str, tmp_path: Path) -> None:

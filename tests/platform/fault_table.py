@@ -287,6 +287,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     outcomes = [Outcome(**row) for row in rows]
     faults = [(fault, outcome) for outcome in outcomes for fault in outcome.faults]
     good = sum(outcome.good for outcome in outcomes)
+    again = sum(fault["rerun"] for fault, _ in faults)
+    more = sum(outcome.reruns for outcome in outcomes) - again
     lines = [
         "# Faults",
         "",
@@ -299,9 +301,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "verifies, and no process left.",
         "",
         f"**{len(faults)} faults in {len(outcomes)} runs; {good} of the runs kept all of that.** "
-        f"{sum(not outcome.reruns for outcome in outcomes)} ended by themselves, "
-        f"{sum(outcome.reruns == 1 for outcome in outcomes)} after one rerun, "
-        f"{sum(outcome.reruns > 1 for outcome in outcomes)} after more (they were hurt several times). "
+        f"{len(faults) - again} faults were followed by no rerun, {again} by one{f', {more} more came on top' if more else ''}; "
+        f"{sum(not outcome.reruns for outcome in outcomes)} of the runs, which are hurt {len(faults) / max(1, len(outcomes)):.0f} "
+        f"times each, ended by themselves, {sum(outcome.reruns == 1 for outcome in outcomes)} after one rerun. "
         f"Seeds: {', '.join(sorted({outcome.seed.split('/')[0] for outcome in outcomes}))}.",
         "",
         "In a cell: how many faults, in brackets how many were followed by a rerun. *Seconds lost* is what the run took "
