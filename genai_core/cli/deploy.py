@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genai_core.cli.deployments import Outcome, Wanted, bring, check_schedules, make_pool, read_wanted, with_schedules
-from genai_core.cli.services import live_prefect, outside_prefect, prefect_environment
+from genai_core.cli.services import known_prefect, prefect_environment
 from genai_core.config.load import load_recipe
 from genai_core.config.settings import Settings, read_settings
 from genai_core.errors import ConfigError, TransientError
@@ -67,10 +67,8 @@ def hand_on(settings: Settings) -> dict[str, str]:
 
 def find_server(settings: Settings) -> str:
     """Return the API of the Prefect server: PREFECT_API_URL, else that of `genai ui`. Raises ConfigError if none is named."""
-    if api := outside_prefect():
+    if api := known_prefect(settings.home):
         return api
-    if served := live_prefect(settings.home):
-        return f"{served}/api"
     raise ConfigError(
         f"There is no Prefect server to deploy to: PREFECT_API_URL is not set, and none runs on {settings.home}. Start one "
         "(`genai ui` in another terminal), or set PREFECT_API_URL, such as http://127.0.0.1:4200/api."

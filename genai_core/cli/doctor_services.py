@@ -12,9 +12,9 @@ from genai_core.cli.asking import Answer, ask, mlflow_credentials, prefect_crede
 from genai_core.cli.findings import Finding, judge, note
 from genai_core.cli.flow_worker import POOL, online_workers
 from genai_core.cli.jobs import flow_asker
-from genai_core.cli.services import live_mlflow, live_prefect, outside_prefect, read_address
+from genai_core.cli.services import known_prefect, known_ray, live_mlflow
 from genai_core.config.settings import Settings
-from genai_core.errors import GenaiCoreError, TransientError
+from genai_core.errors import GenaiCoreError
 from genai_core.launch.checkup import ask_cluster
 from genai_core.launch.head import job_server, ray_credentials
 from genai_core.launch.left_jobs import list_jobs
@@ -43,13 +43,10 @@ def look_at_store(settings: Settings) -> Iterator[Finding]:
 
 def look_at_prefect(settings: Settings) -> Iterator[Finding]:
     """Yield whether Prefect answers, lets us in, and is of our version; whether anybody works for the pool."""
-    api = outside_prefect()
+    api = known_prefect(settings.home)
     if not api:
-        url = live_prefect(settings.home)
-        if not url:
-            yield judge(True, "prefect server", "starts with the first run, or with genai up")
-            return
-        api = f"{url}/api"
+        yield judge(True, "prefect server", "starts with the first run, or with genai up")
+        return
     place = shown(api)
     health = ask(f"{api}/health", seconds=PATIENCE_SECONDS)
     if not health.good:
@@ -105,7 +102,7 @@ def look_at_mlflow(settings: Settings) -> Iterator[Finding]:
 
 def look_at_ray(settings: Settings, job: bool = False) -> Iterator[Finding]:
     """Yield whether the job server answers, lets us in, and is of our versions; with `job`, what a job finds there."""
-    address = settings.ray_address or read_address(settings.home, "ray")
+    address = known_ray(settings)
     if not address:
         yield judge(True, "ray server", "a local one starts with each run")
         return
@@ -161,7 +158,7 @@ def look_from_cluster(url: str, settings: Settings) -> Iterator[Finding]:
     """Yield what a small job finds on the cluster: our own version, the libraries', and the store."""
     try:
         found = ask_cluster(url, settings)
-    except TransientError as error:
+    except GenaiCoreError as error:
         yield judge(
             False, "ray's genai", f"no job of ours runs there: {error}", "install genai on every machine of the cluster"
         )

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from genai_core.cli.flow_worker import call
 from genai_core.cli.options import settings_of
-from genai_core.cli.services import live_prefect, outside_prefect, read_address
+from genai_core.cli.services import known_prefect, known_ray
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, GenaiCoreError
 from genai_core.launch.head import job_server
@@ -54,9 +54,9 @@ def clean_jobs(ray: str, storage: str, minutes: float, dry_run: bool) -> None:
     console.print(f"{len(dead)} of {len(jobs)} jobs {verb}; what they had saved is kept.")
 
 
-def stop_named(names: Sequence[str], ray: str, storage: str) -> None:
+def stop_named(names: Sequence[str], ray: str) -> None:
     """Stop jobs by name, whoever waits for them: a flow run that does tries again."""
-    _, address = _places(ray, storage)
+    _, address = _places(ray)
     stop_jobs(address, names)
     Console(highlight=False).print(f"{len(names)} jobs stopped; what they had saved is kept.")
 
@@ -72,9 +72,7 @@ def says_flow(job: ClusterJob) -> str:
 
 def flow_asker(settings: Settings) -> AskFlow:
     """Return what asks Prefect for a flow run's state; it knows of none where no server is there."""
-    api = outside_prefect()
-    if not api and (url := live_prefect(settings.home)):
-        api = f"{url}/api"
+    api = known_prefect(settings.home)
 
     def ask_flow(flow_run: str) -> FlowState | None:
         run = None
@@ -89,9 +87,9 @@ def flow_asker(settings: Settings) -> AskFlow:
     return ask_flow
 
 
-def _places(ray: str, storage: str) -> tuple[Settings, str]:
+def _places(ray: str, storage: str = "") -> tuple[Settings, str]:
     settings = settings_of(storage, ray=ray)
-    address = settings.ray_address or read_address(settings.home, "ray")
+    address = known_ray(settings)
     if not address:
         raise ConfigError("No Ray cluster is named: give --ray http://HOST:8265, or set GENAI_RAY_ADDRESS.")
     return settings, job_server(address)

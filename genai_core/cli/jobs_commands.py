@@ -41,9 +41,8 @@ def jobs_clean(
 def jobs_stop(
     names: Annotated[list[str], typer.Argument(help="As `genai jobs` lists them.")],
     ray: RayAddress = "",
-    storage: StorageUri = "",
 ) -> None:
     """Stop jobs by name, whoever waits for them."""
     from genai_core.cli.jobs import stop_named
 
-    stop_named(names, ray, storage)
+    stop_named(names, ray)

@@ -18,10 +18,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genai_core.cli.asking import ask
 from genai_core.errors import TransientError
+
+if TYPE_CHECKING:
+    from genai_core.config.settings import Settings
 
 START_SECONDS = 90.0
 LINGER_SECONDS = 5.0
@@ -82,6 +85,18 @@ def live_prefect(home: Path) -> str:
     """Return the address of this home's Prefect server, '' if none answers."""
     url = read_address(home, "prefect")
     return url if url and answers(f"{url}/api/health") else ""
+
+
+def known_prefect(home: Path) -> str:
+    """Return the API of the Prefect server that is named, else of this home's; '' if there is none."""
+    if named := outside_prefect():
+        return named
+    return f"{served}/api" if (served := live_prefect(home)) else ""
+
+
+def known_ray(settings: Settings) -> str:
+    """Return the address of the Ray job server that is named, else of this home's; '' if there is none."""
+    return settings.ray_address or read_address(settings.home, "ray")
 
 
 def free_port(wanted: int = 0, host: str = "127.0.0.1") -> int:

@@ -14,8 +14,8 @@ from typing import Any
 
 from genai_core.config.settings import Settings, read_settings
 from genai_core.errors import GenaiCoreError, TransientError
+from genai_core.launch.job_server import JOB_PREFIX, JobServer
 from genai_core.launch.jobs import EVENT_MARK, job_environment
-from genai_core.launch.quiet import silence
 from genai_core.storage.open import open_store
 
 PACKAGES = ("genai", "ray", "torch", "transformers")
@@ -25,28 +25,25 @@ def ask_cluster(address: str, settings: Settings, seconds: float = 45.0) -> dict
     """Run the job on a cluster; return what it found: {"python", "packages", "store", "time"}.
 
     "packages" is versions by name, '' for what is missing; "store" says what is wrong with it, '' if nothing is.
-    Raises TransientError if the job does not end well in time, with the end of its log.
+    Raises TransientError if the job does not end well in time, with the end of its log, and what JobServer.ask raises.
     """
-    silence()
-    from ray.job_submission import JobStatus, JobSubmissionClient
+    server = JobServer(address)
+    name = server.ask(
+        "submit_job",
+        entrypoint="python -m genai_core.launch.checkup",
+        submission_id=f"{JOB_PREFIX}checkup-{uuid.uuid4().hex[:12]}",
+        runtime_env={"env_vars": job_environment(settings, settings.storage_uri)},
+    )
+    from ray.job_submission import JobStatus
 
-    try:
-        client = JobSubmissionClient(address)
-        name = client.submit_job(
-            entrypoint="python -m genai_core.launch.checkup",
-            submission_id=f"genai-checkup-{uuid.uuid4().hex[:12]}",
-            runtime_env={"env_vars": job_environment(settings, settings.storage_uri)},
-        )
-        deadline = time.monotonic() + seconds
-        while not (status := client.get_job_status(name)).is_terminal():
-            if time.monotonic() > deadline:
-                client.stop_job(name)
-                raise TransientError(f"a job was {status} for {seconds:.0f} s")
-            time.sleep(0.3)
-        log = client.get_job_logs(name)
-        client.delete_job(name)
-    except (RuntimeError, ConnectionError, ValueError) as error:
-        raise TransientError(str(error)) from error
+    deadline = time.monotonic() + seconds
+    while (status := server.ask("get_job_status", name)) is not None and not status.is_terminal():
+        if time.monotonic() > deadline:
+            server.ask("stop_job", name)
+            raise TransientError(f"a job was {status} for {seconds:.0f} s")
+        time.sleep(0.3)
+    log = server.ask("get_job_logs", name) or ""
+    server.ask("delete_job", name)
     for line in log.splitlines():
         if status == JobStatus.SUCCEEDED and line.startswith(EVENT_MARK):
             found: dict[str, Any] = json.loads(line[len(EVENT_MARK) :])

@@ -22,11 +22,6 @@ REQUEST_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 
 
-def never() -> bool:
-    """Return False: nobody asks to stop."""
-    return False
-
-
 class JobServer:
     """Ray's client of a job server, asked until it answers."""
 
@@ -35,7 +30,12 @@ class JobServer:
         self._client: Any = None
 
     def ask(
-        self, method: str, *args: Any, seconds: float = 0.0, should_stop: Callable[[], bool] = never, **given: Any
+        self,
+        method: str,
+        *args: Any,
+        seconds: float = 0.0,
+        should_stop: Callable[[], bool] = lambda: False,
+        **given: Any,
     ) -> Any:
         """Return what a method of Ray's JobSubmissionClient answers; None where it knows no such job.
 

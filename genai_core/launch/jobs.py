@@ -24,6 +24,7 @@ from genai_core.launch.quiet import SILENCE
 from genai_core.launch.shipped_code import pack_code
 from genai_core.launch.submit import OnRow
 from genai_core.storage.claims import Claim
+from genai_core.storage.layout import job_message_path, job_outcome_path
 from genai_core.storage.open import open_store
 
 if TYPE_CHECKING:
@@ -46,11 +47,15 @@ def submission_id(key: str, attempt: int, storage_uri: str) -> str:
 
     Two stores on one cluster may need the same stage, each its own first attempt.
     """
-    return f"{JOB_PREFIX}{key[:40]}-{store_mark(storage_uri)}-a{attempt}"
+    return f"{JOB_PREFIX}{key[:40]}-{_store_mark(storage_uri)}-a{attempt}"
 
 
-def store_mark(storage_uri: str) -> str:
-    """Return what a job's name tells its store by."""
+def is_for_store(name: str, storage_uri: str) -> bool:
+    """Return whether a job of ours works for a store."""
+    return f"-{_store_mark(storage_uri)}-a" in name
+
+
+def _store_mark(storage_uri: str) -> str:
     return hashlib.sha256(storage_uri.encode()).hexdigest()[:8]
 
 
@@ -94,7 +99,7 @@ class JobsLauncher:
         name = submission_id(job.key, job.attempt, job.storage_uri)
         objects = open_store(job.storage_uri, self._settings, probe=False)
         message = {"job": job.model_dump(mode="json"), "claim": claim.to_json()}
-        objects.put(f"jobs/{name}.json", json.dumps(message).encode())
+        objects.put(job_message_path(name), json.dumps(message).encode())
         read = 0
         submitted = time.monotonic()
 
@@ -108,7 +113,7 @@ class JobsLauncher:
                     raise TransientError(
                         f"The Ray cluster knows nothing of job {name} any more: its head has been lost."
                     )
-                read = self._mirror(ask("get_job_logs") or "", read, on_row)
+                read = _mirror(ask("get_job_logs") or "", read, on_row)
                 if status.is_terminal():
                     break
                 if should_stop():
@@ -119,7 +124,7 @@ class JobsLauncher:
         except BaseException:  # also Prefect's TerminationSignal, which is not an Exception
             self._stop(name)
             raise
-        outcome = objects.get(f"jobs/{name}.outcome.json")
+        outcome = objects.get(job_outcome_path(name))
         if outcome is None:
             info = ask("get_job_info")
             why = info.message if info else "its head has been lost"
@@ -175,10 +180,11 @@ class JobsLauncher:
         """The code of all jobs of this launcher: what lies on the disk may be another's when a later one is submitted."""
         return pack_code()
 
-    def _mirror(self, logs: str, read: int, on_row: OnRow) -> int:
-        """Hand on the journal rows that the job has printed since the last look; return how far we have read."""
-        whole = logs.rfind("\n") + 1
-        for line in logs[read:whole].splitlines():
-            if line.startswith(EVENT_MARK):
-                on_row(json.loads(line[len(EVENT_MARK) :]))
-        return max(read, whole)
+
+def _mirror(logs: str, read: int, on_row: OnRow) -> int:
+    """Hand on the journal rows that the job has printed since the last look; return how far we have read."""
+    whole = logs.rfind("\n") + 1
+    for line in logs[read:whole].splitlines():
+        if line.startswith(EVENT_MARK):
+            on_row(json.loads(line[len(EVENT_MARK) :]))
+    return max(read, whole)

@@ -16,7 +16,8 @@ from typing import Any
 from genai_core.config.settings import Settings
 from genai_core.errors import ConfigError, GenaiCoreError
 from genai_core.launch.job_server import JOB_PREFIX, JobServer
-from genai_core.launch.jobs import store_mark
+from genai_core.launch.jobs import is_for_store
+from genai_core.storage.layout import job_message_path
 from genai_core.storage.open import open_store
 
 
@@ -45,17 +46,14 @@ class ClusterJob:
     """PENDING or RUNNING."""
     seconds: float
     """Since it was submitted."""
-    flow_run: str
-    """Id of the flow run that waits for it, or was the last to wait; '' unknown."""
     is_of_store: bool
-    """Whether it works for the store of the settings; of another's jobs only their first flow run is known."""
-    flow: FlowState | None = None
+    """Whether it works for the store of the settings; of another's jobs no flow run is known."""
+    flow: FlowState | None
+    """The flow run that waits for it, or was the last to wait; None unknown."""
 
     def is_dead(self, minutes: float) -> bool:
         """Return whether its flow run ended so long ago that nobody will come back for it."""
-        if not self.is_of_store or self.flow is None or not self.flow.ended:
-            return False
-        return self.flow.ended_seconds >= 60 * minutes
+        return self.flow is not None and self.flow.ended and self.flow.ended_seconds >= 60 * minutes
 
 
 def list_jobs(address: str, settings: Settings, ask_flow: AskFlow) -> list[ClusterJob]:
@@ -65,24 +63,18 @@ def list_jobs(address: str, settings: Settings, ask_flow: AskFlow) -> list[Clust
     """
     found = JobServer(address).ask("list_jobs") or []
     alive = [job for job in found if (job.submission_id or "").startswith(JOB_PREFIX) and not job.status.is_terminal()]
-    mine = store_mark(settings.storage_uri)
-    jobs = []
-    for job in sorted(alive, key=lambda job: job.start_time or 0):
-        is_ours = job.submission_id.split("-")[-2] == mine
-        told = dict(job.metadata or {})
-        flow_run = (_last_flow_run(job.submission_id, settings) if is_ours else "") or told.get("flow_run", "")
-        jobs.append(
-            ClusterJob(
-                name=job.submission_id,
-                stage=told.get("stage", ""),
-                status=str(job.status.value),
-                seconds=max(0.0, time.time() - (job.start_time or 0) / 1000),
-                flow_run=flow_run,
-                is_of_store=is_ours,
-                flow=ask_flow(flow_run) if flow_run else None,
-            )
+    flow_runs = _last_flow_runs([job.submission_id for job in alive], settings)
+    return [
+        ClusterJob(
+            name=job.submission_id,
+            stage=(job.metadata or {}).get("stage", ""),
+            status=str(job.status.value),
+            seconds=max(0.0, time.time() - (job.start_time or 0) / 1000),
+            is_of_store=is_for_store(job.submission_id, settings.storage_uri),
+            flow=ask_flow(flow_run) if (flow_run := flow_runs.get(job.submission_id, "")) else None,
         )
-    return jobs
+        for job in sorted(alive, key=lambda job: job.start_time or 0)
+    ]
 
 
 def stop_jobs(address: str, names: Sequence[str]) -> None:
@@ -100,10 +92,17 @@ def stop_jobs(address: str, names: Sequence[str]) -> None:
         server.ask("stop_job", name)
 
 
-def _last_flow_run(name: str, settings: Settings) -> str:
-    """Return the flow run that waited for a job last: each writes itself into the job's message before it waits."""
-    with suppress(GenaiCoreError, ValueError, KeyError):
-        written = open_store(settings.storage_uri, settings, probe=False).get(f"jobs/{name}.json")
-        message: dict[str, Any] = json.loads(written or b"{}")
-        return str(message["job"]["tags"].get("prefect.flow_run_id", ""))
-    return ""
+def _last_flow_runs(names: Sequence[str], settings: Settings) -> dict[str, str]:
+    """Return, by job of this store, the flow run that waited for it last: each tells its message so before it waits.
+
+    A job whose message cannot be read is left out. Its metadata names the first that waited, which may have ended long ago.
+    """
+    found: dict[str, str] = {}
+    with suppress(GenaiCoreError):
+        objects = open_store(settings.storage_uri, settings, probe=False)
+        for name in names:
+            if is_for_store(name, settings.storage_uri):
+                with suppress(ValueError, KeyError):
+                    message: dict[str, Any] = json.loads(objects.get(job_message_path(name)) or b"{}")
+                    found[name] = str(message["job"]["tags"].get("prefect.flow_run_id", ""))
+    return found

@@ -15,6 +15,7 @@ from genai_core.launch.quiet import silence
 from genai_core.launch.workers import RayWorkers
 from genai_core.stages.contract import StageJob
 from genai_core.stages.entry import StopSignal, run_job
+from genai_core.storage.layout import job_message_path, job_outcome_path
 from genai_core.storage.open import open_store
 
 
@@ -23,7 +24,7 @@ def run_submitted(submission_id: str) -> int:
     silence()
     settings = read_settings()
     objects = open_store(settings.storage_uri, settings, probe=False)
-    stored = objects.get(f"jobs/{submission_id}.json")
+    stored = objects.get(job_message_path(submission_id))
     if stored is None:
         print(f"No job {submission_id} in {objects.uri}.")
         return 2
@@ -36,7 +37,7 @@ def run_submitted(submission_id: str) -> int:
             print(EVENT_MARK + json.dumps(event["row"]), flush=True)
 
     def leave(outcome: dict[str, Any]) -> None:
-        objects.put(f"jobs/{submission_id}.outcome.json", json.dumps(outcome).encode())
+        objects.put(job_outcome_path(submission_id), json.dumps(outcome).encode())
 
     def abandon(error: GenaiCoreError) -> None:
         leave({"kind": type(error).__name__, "message": str(error)})

@@ -6,6 +6,7 @@ retired/<key>-<attempt>.json           manifests that were discarded; the attemp
 claims/<key>/000001.json               the log of who computes the key
 claims/<key>/heartbeat-<attempt>       a counter that moves while the holder lives
 work/<key>/...                         unfinished state
+jobs/<name>.json, .outcome.json        what a job of a cluster computes, and what came of it
 runs/<time>-<id>.json, pins/<key>      roots of the garbage collection
 """
 
@@ -47,3 +48,13 @@ def heartbeat_path(key: str, attempt: int) -> str:
 def pin_path(key: str) -> str:
     """Return the path of a key's pin."""
     return f"pins/{key}"
+
+
+def job_message_path(name: str) -> str:
+    """Return the path of what a cluster's job computes, and for which flow run: the last that came to wait for it."""
+    return f"jobs/{name}.json"
+
+
+def job_outcome_path(name: str) -> str:
+    """Return the path of what came of a cluster's job."""
+    return f"jobs/{name}.outcome.json"

@@ -13,11 +13,11 @@ from typing import Any
 
 @contextmanager
 def fake_service(
-    answers: dict[str, Any], *, skew_seconds: float = 0.0, password: str = "", denied: str = ""
+    answers: dict[str, Any], *, skew_seconds: float = 0.0, password: str = "", denied: str = "", port: int = 0
 ) -> Iterator[str]:
     """Serve values by path, as JSON unless they are bytes; all else is 404. With a password, all but /health asks for that header.
 
-    `denied` is the body of every answer, with status 403: an S3 server's refusal.
+    `denied` is the body of every answer, with status 403: an S3 server's refusal. `port` is where it listens; 0: anywhere.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,7 +49,7 @@ def fake_service(
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from genai_core.errors import ConfigError, InterruptedRunError, TransientError
 from genai_core.launch import job_server
 from genai_core.launch.job_server import JobServer
+from tests.cli.fake_service import fake_service
 from tests.platform.stack import free_ports
 
 JOB = {"type": "SUBMISSION", "submission_id": "genai-1", "status": "RUNNING", "entrypoint": "sleep 1"}
 PAGES = {"/api/version": {"ray_version": "2.60.0", "version": "4"}, "/api/jobs/genai-1": JOB}
-
-
-@contextmanager
-def serving(port: int, *, denies: bool = False) -> Iterator[str]:
-    """Serve what Ray's client asks a job server for."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = PAGES.get(self.path.split("?")[0])
-            self.send_response(401 if denies else 200 if found else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps(found or {}).encode())
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_server_that_comes_back_is_waited_for_and_otherwise_it_is_said_at_once() -> None:
@@ -56,18 +30,17 @@ def test_a_server_that_comes_back_is_waited_for_and_otherwise_it_is_said_at_once
     asking = threading.Thread(target=lambda: answers.append(server.ask("get_job_status", "genai-1", seconds=60)))
     asking.start()
     time.sleep(2)
-    with serving(port):
+    with fake_service(PAGES, port=port):
         asking.join(30)
         assert answers == ["RUNNING"]
     with pytest.raises(TransientError, match="does not answer"):  # gone again, behind a client that was connected
         server.ask("get_job_status", "genai-1", seconds=1.5)
-    with serving(port):
+    with fake_service(PAGES, port=port):
         assert server.ask("get_job_status", "genai-1", seconds=60) == "RUNNING"
 
 
 def test_what_it_does_not_know_is_none() -> None:
-    [port] = free_ports(1)
-    with serving(port) as address:
+    with fake_service(PAGES) as address:
         assert JobServer(address).ask("get_job_status", "genai-2") is None
 
 
@@ -81,8 +54,7 @@ def test_one_that_takes_a_request_and_never_answers_is_given_up(monkeypatch: pyt
 
 
 def test_denied_access_is_a_mistake_to_mend_and_not_to_wait_for() -> None:
-    [port] = free_ports(1)
-    with serving(port, denies=True) as address, pytest.raises(ConfigError, match="RAY_AUTH_TOKEN"):
+    with fake_service(PAGES, password="Bearer t0ken") as address, pytest.raises(ConfigError, match="RAY_AUTH_TOKEN"):
         JobServer(address).ask("list_jobs", seconds=60)
 
 

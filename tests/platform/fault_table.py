@@ -148,17 +148,16 @@ class Campaign:
     def _next(self, wanted: Sequence[Fault], draw: random.Random, outcome: Outcome) -> Fault | None:
         """Return the first fault that finds a victim, after a pause; None when the run has ended."""
         self._sleep(draw.uniform(*PAUSE_SECONDS), outcome)
-        found: list[Fault] = []
-
-        def looked() -> bool:
-            if self._ended(outcome):
-                return True
-            found.extend(fault for fault in wanted if self.stack.victims(fault.target, draw))
-            return bool(found)
-
-        if not wait_until(looked, VICTIM_SECONDS):
-            print(f"  no victim of {', '.join(map(str, wanted))} within {VICTIM_SECONDS:.0f} s", flush=True)
-        return found[0] if found else None
+        deadline = time.monotonic() + VICTIM_SECONDS
+        while not self._ended(outcome):
+            for fault in wanted:
+                if self.stack.victims(fault.target, draw):
+                    return fault
+            if time.monotonic() > deadline:
+                print(f"  no victim of {', '.join(map(str, wanted))} within {VICTIM_SECONDS:.0f} s", flush=True)
+                break
+            time.sleep(0.25)
+        return None
 
     def _inject(self, fault: Fault, draw: random.Random, outcome: Outcome, started: float) -> None:
         told = {**asdict(fault), "at": round(time.monotonic() - started, 1), "rerun": False}
