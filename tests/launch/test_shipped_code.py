@@ -88,7 +88,7 @@ class Client:
 
     def get_job_status(self, name: str) -> str | None:
         if not self.given:
-            raise RuntimeError("404")
+            raise RuntimeError("Request failed with status code 404")
         return "PENDING"
 
     def submit_job(self, *, runtime_env: dict[str, Any], **_: Any) -> None:
@@ -98,10 +98,11 @@ class Client:
 
 @pytest.mark.parametrize("ship_code", [False, True])
 def test_only_a_profile_that_says_so_sends_code(tmp_path: Path, ship_code: bool) -> None:
-    launcher = JobsLauncher.__new__(JobsLauncher)
-    launcher._settings, launcher._client = Settings(home=tmp_path), Client()
-    launcher._submit("name", job_of("augment", AugmentStage.model_construct(), {}, str(tmp_path), ship_code))
-    [given] = launcher._client.given
+    launcher = JobsLauncher("http://127.0.0.1:8265", Settings(home=tmp_path), check=False)
+    launcher._server._client = client = Client()
+    job = job_of("augment", AugmentStage.model_construct(), {}, str(tmp_path), ship_code)
+    launcher._submit("name", job, lambda method: launcher._server.ask(method, "name"))
+    [given] = client.given
     assert given["packed"] == (pack_code() if ship_code else None)
     assert given["env_vars"]["GENAI_STORAGE_URI"] == str(tmp_path)
     assert not ship_code or not Path(given["working_dir"]).exists(), "the archive stays behind"
@@ -149,9 +150,10 @@ def test_a_cluster_with_another_copy_runs_the_code_that_is_sent(
     with running_head(other.parent, more=own) as address:
         launcher = JobsLauncher(address, settings)
         uploads: list[str] = []
-        upload = launcher._client._upload_package
+        client = launcher._server._connect()
+        upload = client._upload_package
         monkeypatch.setattr(
-            launcher._client,
+            client,
             "_upload_package",
             lambda uri, *args, **more: (uploads.append(uri), upload(uri, *args, **more)),
         )
