@@ -23,7 +23,7 @@ from genai_core.config.settings import Settings
 from genai_core.errors import InterruptedRunError, StageFailedError
 from genai_core.launch.submit import Launcher
 from genai_core.storage.collect import record_run
-from tasks.outbox import send_waiting
+from tasks.outbox import Outbox
 from tasks.session import OnEvent, Session, open_session
 
 
@@ -48,6 +48,9 @@ def using_server(api_url: str) -> AbstractContextManager[Any]:
     """
     return temporary_settings({PREFECT_API_URL: api_url})
 
+
+LAST_WORDS_SECONDS = 20.0
+"""How long the end of a run waits for an MLflow that has not been told all; what is left then, the next run tells."""
 
 MOST_CRASHES = 3
 """A run that has crashed more often is not resumed again: what kills its process would go on doing so."""
@@ -115,7 +118,7 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
         session.tags["prefect.flow_run_id"] = flow_run_id
         around.on_session(session)
         session.parent()
-        send_waiting(session)
+        outbox = Outbox(session).start()
         status, ended = "failed", "FAILED"
         try:
             yield session
@@ -133,4 +136,6 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
             status, ended = "suspended", "KILLED"
             raise
         finally:
+            # what a stage could not say while MLflow was away is said before its run is looked at; nobody who stops waits
+            outbox.close(LAST_WORDS_SECONDS if ended == "FINISHED" else 0.0)
             leave_behind(session, recipe, status, ended)

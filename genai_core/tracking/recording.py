@@ -35,7 +35,7 @@ from genai_core.config.base import Config
 from genai_core.errors import GenaiCoreError, TransientError, is_disk_full
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.journal import JOURNAL
-from genai_core.tracking.runs import Tracker, now_ms
+from genai_core.tracking.runs import FLOW_RUN_ID, STAGE_KEY, Tracker, now_ms
 from genai_core.tracking.secrets import masked
 from genai_core.tracking.shipper import Shipper, replay_journal
 
@@ -248,6 +248,10 @@ def send_record(tracker: Tracker, folder: Path) -> None:
         if record.metrics:
             tracker.log_summary(record.run_id, record.metrics, record.ended_ms)
         tracker.finish(record.run_id, record.status, record.ended_ms)
+        if record.flow_run_id:
+            tracker.delete_doubles(FLOW_RUN_ID, record.flow_run_id, record.run_id)
+        else:
+            tracker.delete_doubles(STAGE_KEY, record.stage_key, record.run_id)
         write_record(folder, record.model_copy(update={"sent": True}))
 
 

@@ -200,6 +200,17 @@ class Tracker(Connection):
         self.set_tags(parent_run_id, {f"reused.{title}": original or artifact.label()})
         return original
 
+    def delete_doubles(self, tag: str, value: str, run_id: str) -> None:
+        """Delete the other runs with this tag that stand open.
+
+        A request to create a run that a server answered too late was sent again, and both were carried out, the first
+        perhaps after all that looked for it. A key and a flow run have one attempt at a time: nobody writes to those.
+        """
+        for run in self._search(tag, value):
+            if run.info.run_id != run_id and run.info.status in ("RUNNING", "SCHEDULED"):
+                with self.call("delete a double run"):
+                    self.client.delete_run(run.info.run_id)
+
     def finish(self, run_id: str, status: str = "FINISHED", time_ms: int = 0) -> None:
         """End a run: FINISHED, FAILED or KILLED."""
         with self.call("end the run"):

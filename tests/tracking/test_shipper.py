@@ -101,12 +101,17 @@ def test_a_crash_between_sending_and_acknowledging_doubles_nothing(
     path = tmp_path / JOURNAL
     write(path, range(700))  # 1,400 points: two requests
 
+    dead = threading.Event()
+
     def die(self: Acknowledged, offset: int) -> None:
+        dead.set()
         raise SystemError("killed here")
 
     with monkeypatch.context() as patched:
         patched.setattr(Acknowledged, "advance", die)
-        assert not Shipper(path, tracker, run_id).start().close(0.5)
+        shipper = Shipper(path, tracker, run_id).start()
+        assert dead.wait(60)
+        assert not shipper.close(0.5)
     first = len(history(tracker, run_id))
     assert 0 < first < 700
     assert not (tmp_path / "journal.ack").exists()
@@ -380,6 +385,33 @@ def test_a_late_answer_does_not_undo_the_end(tracker: Tracker, tmp_path: Path) -
     assert (told.status, bool(told.run_id)) == ("FAILED", True)
     assert replay(tmp_path / "work", tracker)
     assert tracker.client.get_run(told.run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_request_sent_twice_leaves_one_run(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """A server that stood still answers too late; the request is sent again and both are carried out, in any order."""
+    create, asked = tracker.client.create_run, []
+
+    def twice(*arguments: Any, **more: Any) -> Any:
+        more["start_time"] = 1000  # both requests say when they were first made
+        asked.append((arguments, more))
+        if not late:
+            create(*arguments, **more)
+        return create(*arguments, **more)
+
+    monkeypatch.setattr(tracker.client, "create_run", twice)
+    recordings = [
+        Recording(tracker, tmp_path / "work", record()).start(wait_seconds=20),
+        Recording(tracker, tmp_path / "flow", RunRecord(flow_run_id="f", title="quickstart")).start(wait_seconds=20),
+    ]
+    if late:
+        for arguments, more in asked:
+            create(*arguments, **more)
+    assert all(one.finish("FINISHED", metrics={"bpb": 1.5}, deadline_seconds=60) for one in recordings)
+    for (tag, value), one in zip((("genai.stage_key", "k" * 64), ("genai.flow_run_id", "f")), recordings, strict=True):
+        assert [(run.info.run_id, run.info.status) for run in tracker._search(tag, value)] == [(one.run_id, "FINISHED")]
 
 
 def test_without_tracking_only_the_screen_is_served(tmp_path: Path) -> None:
