@@ -44,8 +44,11 @@ def only_if_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, (TransientError, ClaimLostError))
 
 
-RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": 1, "retry_condition_fn": only_if_transient}
-"""Arguments of every stage task. A retry claims the stage again and resumes from its last checkpoint."""
+RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [1, 5, 20], "retry_condition_fn": only_if_transient}
+"""Arguments of every stage task. A retry claims the stage again and resumes from its last checkpoint.
+
+The first comes at once, for a killed worker; the last after half a minute, for a full disk or a machine that restarts.
+"""
 
 
 def run_stage(
@@ -166,9 +169,10 @@ def _compute(
         if not isinstance(error, ClaimLostError):
             with suppress(StorageError):  # what ended the stage is told, not that the store cannot note it
                 claim.release(f"{type(error).__name__}: {error}"[:300])
-        status = "interrupted" if isinstance(error, (InterruptedRunError, TerminationSignal)) else "failed"
-        session.on_event({"type": "stage-ended", "title": title, "status": status})
-        if not isinstance(error, (TransientError, ClaimLostError)):
+        if isinstance(error, (TransientError, ClaimLostError)):
+            session.on_event({"type": "lost", "title": title, "reason": str(error)})
+        else:
+            status = "interrupted" if isinstance(error, (InterruptedRunError, TerminationSignal)) else "failed"
             with suppress(StorageError):
                 session.add(StageRow(title, status, watch.seconds(), reasons=(str(error),)))
         raise

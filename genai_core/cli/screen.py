@@ -64,6 +64,8 @@ class Screen:
                 self._say_once(f"another run is computing it ({event['holder']}); waiting for its result")
             case "journal":
                 self._hear_journal(event["row"])
+            case "lost":  # Prefect tries it again, or ends the run with the reason
+                self._remark(f"{event['title']}: {event['reason']}", "yellow")
             case "row":
                 self._show_row(event["row"])
             case "refused":

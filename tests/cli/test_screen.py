@@ -101,3 +101,8 @@ def test_a_long_name_does_not_run_into_its_status() -> None:
     row = StageRow("compose-masked_lm-refill-punctuation-0.3", "computed", 1.0, REF)
     [line] = heard(120, False, {"type": "row", "row": row})
     assert line.split()[:2] == [row.name, "computed"]
+
+
+def test_a_lost_try_says_of_which_stage_and_why() -> None:
+    [line] = heard(120, False, {"type": "lost", "title": "pretrain", "reason": "The Ray job server does not answer."})
+    assert line.strip() == "pretrain: The Ray job server does not answer."
