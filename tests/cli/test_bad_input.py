@@ -339,13 +339,23 @@ def test_an_unreachable_s3_is_tried_for_a_while_and_ends_with_its_address(
     check_untouched(s3, tmp_path)
 
 
-def test_an_unreachable_tracking_server_ends_with_its_address(tmp_path: Path) -> None:
-    environment = {**os.environ, "GENAI_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+@pytest.fixture(scope="module", autouse=True)
+def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Begin a run that waits half a minute for its tracking server, beside the tests before the one that looks at it."""
+    folder = tmp_path_factory.mktemp("unreachable")
+    environment = {**os.environ, "GENAI_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "genai_core.cli", "run", "minute", "--mlflow", "http://127.0.0.1:9"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert "127.0.0.1:9" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True) as begun:
+        yield begun
+        begun.kill()
+
+
+def test_an_unreachable_tracking_server_ends_with_its_address(unreachable: subprocess.Popen[str]) -> None:
+    out, err = unreachable.communicate(timeout=120)
+    assert unreachable.returncode == 1
+    assert "127.0.0.1:9" in out + err
+    assert "Traceback" not in err
 
 
 def test_help_answers_at_once(tmp_path: Path) -> None:
