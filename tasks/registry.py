@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,20 @@ def promote(
     if decision is not None:
         reasons = (*verdict.reasons, decision.reason)
         verdict = replace(verdict, passed=verdict.passed and decision.promote, reasons=reasons)
-    # of two runs with one candidate the second finds what the first has registered, and registers nothing beside it
-    with hold(session, "promote", {"model": recipe.promotion.model_name, "candidate": candidate.digest}):
+    with alone_with(session, recipe.promotion.model_name, candidate):
         return register(session, candidate, reports, verdict, recipe, watch)
+
+
+def alone_with(session: Session, name: str, candidate: ArtifactRef) -> AbstractContextManager[None]:
+    """Hold a candidate that is not registered yet: of two runs with it the second finds what the first has registered.
+
+    One that is registered is judged again without a claim, whose log would grow with every night without change.
+    """
+    from genai_core.tracking.registry import Registry
+
+    if Registry(session.settings.tracking_uri).has_version(name, candidate.digest):
+        return nullcontext()
+    return hold(session, "promote", {"model": name, "candidate": candidate.digest})
 
 
 def register(

@@ -127,6 +127,10 @@ class Registry(Tracker):
             self._tell_again(model_name, version, told, card)
         return self.describe_model(model_name, version)
 
+    def has_version(self, model_name: str, digest: str) -> bool:
+        """Return whether a version with these contents is registered."""
+        return self._find_version(model_name, digest) is not None
+
     def move_champion(self, model_name: str, version: str, *, force: bool = False) -> Move:
         """Make a version champion and keep the one before as `previous`; return what came of it.
 

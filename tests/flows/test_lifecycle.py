@@ -112,8 +112,12 @@ def test_the_champion_answers_and_shows_where_it_came_from(mission: Any) -> None
 
 def test_again_everything_is_reused_and_there_is_no_second_version(mission: Any) -> None:
     home, _, before, _ = mission
+    claims = home.folder / "home" / "store" / "claims"
+    standing = sorted(claims.rglob("*.json"))
+    assert standing
     code, report, out = home.run("minute")
     assert code == 0, out
+    assert sorted(claims.rglob("*.json")) == standing, "a night without news adds to no claim's log"
     assert {stage["status"] for stage in report["stages"]} <= {"reused", "skipped"}
     assert report["model"]["version"] == before["model"]["version"]
     digests = {name: stage["artifact"]["digest"] for name, stage in by_name(before).items() if stage["artifact"]}
