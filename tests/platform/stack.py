@@ -280,7 +280,7 @@ class Stack(PrefectServer):
         done = subprocess.run(command, cwd=self.outside, capture_output=True, text=True, **user)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def _connect(self) -> Any:
+    def _connect(self, database: str = "postgres") -> Any:
         import psycopg
 
         return psycopg.connect(
@@ -288,7 +288,7 @@ class Stack(PrefectServer):
             port=self.ports["postgres"],
             user="genai",
             password=PASSWORD,
-            dbname="postgres",
+            dbname=database,
             connect_timeout=2,
             autocommit=True,
         )
@@ -311,6 +311,13 @@ class Stack(PrefectServer):
         """Return how much of the disk a database takes."""
         with self._connect() as connection:
             return int(connection.execute("select pg_database_size(%s)", (name,)).fetchone()[0])
+
+    def events(self) -> tuple[int, int]:
+        """Return how many events Prefect has, and their bytes on disk; it deletes them after a week."""
+        sizes = "pg_total_relation_size('events') + pg_total_relation_size('event_resources')"
+        with self._connect("prefect") as connection:
+            number, size = connection.execute(f"select count(*), {sizes} from events").fetchone()
+        return int(number), int(size)
 
     def _s3(self) -> Service:
         (self.folder / "s3").mkdir(exist_ok=True)

@@ -34,7 +34,10 @@ SERVICE_GROWTH = 64 * MEGABYTE
 """What a service may hold more after the runs than after the first tenth of them: caches fill, a leak goes on."""
 
 ROW_BYTES = 128 * 1024
-"""What a run's own records may add to the databases: its states, logs, tasks, tables."""
+"""What a run's own records may add to the databases for good: its states, logs, tasks, tables."""
+
+EVENTS_SPREAD = 1.2
+"""How many times the events of an early run those of a late one may be: they tell of it, not of those before it."""
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,7 @@ def size_of(stack: Stack) -> dict[str, float]:
         if name in ("prefect", "mlflow", "worker", "ray")
     }
     databases = {f"database {name}": float(stack.database_bytes(name)) for name in ("prefect", "mlflow")}
+    databases["database prefect"] -= stack.events()[1]
     listed = stack.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     objects = [one for page in listed for one in page.get("Contents", [])]
     stored = float(sum(one["Size"] for one in objects if "/runs/" not in one["Key"]))
@@ -117,23 +121,30 @@ def test_runs_without_anything_new_are_quick_and_leave_their_own_records_alone(
     before = artifacts(stack)
     logged = logged_runs(stack)
     warm = max(1, NO_CHANGE // 10)
+    events = [stack.events()[0]]
     done = run_some(warm)
     early = size_of(stack)
+    events.append(stack.events()[0])
     done += run_some(NO_CHANGE - warm)
     late = size_of(stack)
+    events.append(stack.events()[0])
 
     seconds = [one["total_run_time"] for one in done]
     growth = {name: late[name] - early[name] for name in late}
     print(f"{len(done)} runs: median {statistics.median(seconds):.1f} s, longest {max(seconds):.1f} s")
     for name, value in growth.items():
         print(f"  {name}: {early[name] / MEGABYTE:.1f} MB, then {value / MEGABYTE:+.1f} MB")
+    early_events, late_events = (events[1] - events[0]) / warm, (events[2] - events[1]) / (NO_CHANGE - warm)
+    print(f"  events of a run: {early_events:.1f}, then {late_events:.1f}; all {stack.events()[1] / MEGABYTE:.1f} MB")
     assert {one["state_name"] for one in done} <= GOOD
-    assert all(set(stack.statuses(one["id"]).values()) <= {"reused", "skipped"} for one in done)
+    statuses = Counter(status for one in done for status in stack.statuses(one["id"]).values())
+    assert set(statuses) <= {"reused", "skipped", "refused"}, statuses  # whom the gate refuses, it refuses again
     assert max(seconds) < NO_CHANGE_SECONDS
     assert artifacts(stack) == before
     # each has an MLflow run of its own, which is its record, and no stage has another
     assert logged_runs(stack) == (logged[0], logged[1] + len(done))
     assert growth["bucket"] == 0
+    assert late_events < EVENTS_SPREAD * early_events
     for name, value in growth.items():
         if name.startswith("memory"):
             assert value < SERVICE_GROWTH, name
