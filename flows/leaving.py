@@ -43,6 +43,7 @@ def leave_behind(session: Session, recipe: Recipe, status: str, ended: str) -> N
     with ExitStack() as stack:
         files = _attempt("write the page", lambda: _write_files(page, stack)) if page else None
         session.parent().finish(ended, files=files)
+    session.parent().remove_told()
 
 
 def _attempt(what: str, action: Callable[[], Any]) -> Any:

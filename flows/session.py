@@ -136,6 +136,7 @@ def flow_session(recipe: Recipe, refresh: list[str]) -> Iterator[Session]:
             status, ended = "suspended", "KILLED"
             raise
         finally:
-            # what a stage could not say while MLflow was away is said before its run is looked at; nobody who stops waits
-            outbox.close(LAST_WORDS_SECONDS if ended == "FINISHED" else 0.0)
-            leave_behind(session, recipe, status, ended)
+            try:  # what a stage could not say while MLflow was away is said before its run is looked at
+                outbox.close(0.0 if ended == "KILLED" else LAST_WORDS_SECONDS)
+            finally:
+                leave_behind(session, recipe, status, ended)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genai_core.errors import GenaiCoreError
+from genai_core.errors import GenaiCoreError, TransientError
 from genai_core.storage.artifact import ArtifactRef
-from genai_core.tracking.recording import end_deserted, pending, read_record, replay, settle
+from genai_core.tracking.recording import end_deserted, pending, read_record, remove_told, replay, settle
 from genai_core.tracking.runs import Tracker
 
 if TYPE_CHECKING:
@@ -45,31 +46,49 @@ class Outbox:
         return self
 
     def close(self, deadline_seconds: float) -> None:
-        """Send what still waits; wait for that no longer than the deadline. What is left is for the next flow run."""
+        """Send what still waits; wait for that no longer than the deadline, and not for who stops the run meanwhile.
+
+        What is left is for the next flow run.
+        """
         self._over.set()
-        self._thread.join(deadline_seconds)
+        deadline = time.monotonic() + deadline_seconds
+        while self._thread.is_alive() and time.monotonic() < deadline and not self._session.should_stop():
+            self._thread.join(0.1)
 
     def _loop(self) -> None:
         flows = self._session.settings.scratch / "flows"
-        end_deserted(flows)
-        self._send(workspaces(self._session), flows)
+        self._attempt(lambda: end_deserted(flows))
+        self._attempt(lambda: self._send(workspaces(self._session), flows))
         while not self._over.wait(self._every):
-            self._send(workspaces(self._session), published_only=True)
-        self._send(workspaces(self._session), published_only=True)
+            self._attempt(lambda: self._send(workspaces(self._session), published_only=True))
+        self._attempt(lambda: self._send(workspaces(self._session), published_only=True))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Do one thing; whatever goes wrong (a full disk, say), the next one is done, and the run goes on."""
+        try:
+            action()
+        except Exception as error:
+            self._tell(f"MLflow has not been told all yet: {error}")
+        else:
+            self._told = ""
 
     def _send(self, *roots: Path, published_only: bool = False) -> None:
+        """Send what waits. Raises the error of the last that MLflow refuses, at once where it is away."""
+        refused: GenaiCoreError | None = None
         for root in roots:
             for folder in pending(root):
                 record = read_record(folder)
                 if record is None or (published_only and record.status != PUBLISHED):
                     continue
                 try:
-                    sent = replay(folder, self._tracker)
-                except (GenaiCoreError, OSError) as error:  # MLflow is away, or this disk is full
-                    self._tell(f"MLflow has not been told all yet: {error}")
-                    return
-                if sent and record.status == PUBLISHED:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    if replay(folder, self._tracker):
+                        remove_told(folder)
+                except TransientError:
+                    raise
+                except GenaiCoreError as error:  # this one; it holds up no other
+                    refused = error
+        if refused is not None:
+            raise refused
 
     def _tell(self, words: str) -> None:
         """Tell the screen, once for as long as the reason is the same."""
@@ -85,7 +104,7 @@ def settle_reused(session: Session, ref: ArtifactRef, metrics: dict[str, float])
         return
     try:
         if settle(folder, _tracker(session), ref, metrics):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_told(folder)
     except GenaiCoreError as error:
         session.on_event({"type": "journal", "row": {"e": f"MLflow has not been told all yet: {error}", "d": {}}})
 

@@ -83,18 +83,18 @@ def promote(
     if decision is not None:
         reasons = (*verdict.reasons, decision.reason)
         verdict = replace(verdict, passed=verdict.passed and decision.promote, reasons=reasons)
-    with alone_with(session, recipe.promotion.model_name, candidate):
+    with held_if_new(session, recipe.promotion.model_name, candidate):
         return register(session, candidate, reports, verdict, recipe, watch)
 
 
-def alone_with(session: Session, name: str, candidate: ArtifactRef) -> AbstractContextManager[None]:
-    """Hold a candidate that is not registered yet: of two runs with it the second finds what the first has registered.
+def held_if_new(session: Session, name: str, candidate: ArtifactRef) -> AbstractContextManager[None]:
+    """Hold a candidate that is not judged yet: of two runs with it the second finds what the first has registered.
 
-    One that is registered is judged again without a claim, whose log would grow with every night without change.
+    One that has an alias was judged once, and is again without a claim, whose log would grow with every night without change.
     """
     from genai_core.tracking.registry import Registry
 
-    if Registry(session.settings.tracking_uri).has_version(name, candidate.digest):
+    if Registry(session.settings.tracking_uri).has_alias(name, candidate.digest):
         return nullcontext()
     return hold(session, "promote", {"model": name, "candidate": candidate.digest})
 

@@ -47,7 +47,8 @@ def only_if_transient(task: Any, task_run: Any, state: Any) -> bool:
 RETRY: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [1, 5, 20], "retry_condition_fn": only_if_transient}
 """Arguments of every stage task. A retry claims the stage again and resumes from its last checkpoint.
 
-The first comes at once, for a killed worker; the last after half a minute, for a full disk or a machine that restarts.
+The first comes at once, for a killed worker; the last after half a minute, for a server that restarts or a node that a full
+disk has taken away. A full disk that is known as one is not tried again.
 """
 
 
@@ -64,6 +65,8 @@ def run_stage(
         title: name in tables and runs; the stage's own if empty.
     """
     session = current_session()
+    if session.should_stop():  # pressed while Prefect waited for this try
+        raise InterruptedRunError("Stopped before a stage began. Run again to resume.")
     spec = STAGES[stage]
     title = title or stage
     key = stage_key(stage, spec.version, config, inputs)

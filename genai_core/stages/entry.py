@@ -22,7 +22,7 @@ from genai_core.storage.claims import Claim
 from genai_core.storage.open import open_store
 from genai_core.storage.workspace import Workspace
 from genai_core.tracking.journal import JOURNAL, Journal
-from genai_core.tracking.recording import FILES, RECORD, Recording, RunRecord
+from genai_core.tracking.recording import FILES, LOCK, RECORD, Recording, RunRecord
 from genai_core.tracking.runs import Tracker
 from genai_core.tracking.system_metrics import SystemMetrics
 
@@ -168,8 +168,8 @@ def fetch_input(store: ArtifactStore, ref: ArtifactRef) -> Path | None:
 
 def forget_all_but_the_record(workspace: Workspace) -> None:
     """Delete the unfinished state of a published stage, but keep what MLflow has not been told yet."""
-    for path in workspace.path.iterdir():
-        if path.name not in {RECORD, FILES, JOURNAL, f"{JOURNAL}.ack"} and not path.name.startswith("journal"):
+    for path in workspace.path.glob("*"):  # none where MLflow has been told meanwhile
+        if path.name not in {RECORD, FILES, LOCK} and not path.name.startswith("journal"):
             workspace.forget(path.name)
 
 

@@ -25,7 +25,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 RECORD = "run.json"
 FILES = "run-files"
 LOCK = "run.lock"
+SENDING_SECONDS = 90.0
+"""How long a new attempt waits for another process that is sending how the one before has ended."""
 
 
 class RunRecord(Config):
@@ -102,9 +104,14 @@ class Recording:
     def start(self, wait_seconds: float = 0.0) -> Recording:
         """Write down what is to be recorded, start shipping, return self; wait so long for the run to be open."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # not held if an attempt that lost its claim is still stopped in the middle of it: then nobody replays, no more
-        self._held = try_lock(self._folder)
+        # what has ended is being sent by another process: it would take our record for the one that it sends
         earlier = read_record(self._folder)
+        deadline = time.monotonic() + (SENDING_SECONDS if earlier and earlier.ended_ms else 0.0)
+        # not held for now if an attempt that lost its claim is still stopped in the middle of it
+        while (held := self._lock_folder()) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._held = held
+        earlier = read_record(self._folder)  # None if it has been sent and removed
         if earlier and self._tracker and earlier.tracking == self._tracker.address:
             self._record = self._record.model_copy(update={"tracking": earlier.tracking, "run_id": earlier.run_id})
         write_record(self._folder, self._record)
@@ -166,6 +173,7 @@ class Recording:
         deadline_seconds: float,
     ) -> bool:
         deadline = time.monotonic() + deadline_seconds
+        self._held = self._held or self._lock_folder()
         for folder, paths in (files or {}).items():
             target = self._folder / FILES / folder
             target.mkdir(parents=True, exist_ok=True)
@@ -190,10 +198,20 @@ class Recording:
             self.sent = _send_or_tell(self._tracker, self._folder, self._shipper)
         return self.sent
 
+    def remove_told(self) -> None:
+        """Remove the folder if the run has finished and MLflow has all of it."""
+        remove_told(self._folder)
+
     def abandon(self) -> None:
         """Stop recording and leave the run as it is: another attempt has taken the stage over, and the run with it."""
         self._shipper.close(0.0)
         self._release()
+
+    def _lock_folder(self) -> IO[bytes] | None:
+        self._folder.mkdir(parents=True, exist_ok=True)  # who has sent the one before may have removed it
+        with suppress(FileNotFoundError):
+            return try_lock(self._folder)
+        return None
 
     def _release(self) -> None:
         if self._held is not None:
@@ -343,6 +361,13 @@ def alone(folder: Path) -> Iterator[RunRecord | None]:
         yield read_record(folder)
 
 
+def remove_told(folder: Path) -> None:
+    """Remove the folder of a stage or flow that has finished and been told; not one that is used again by now."""
+    with alone(folder) as record:
+        if record is not None and record.status == "FINISHED" and record.sent:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def finite(figures: Mapping[str, float]) -> dict[str, float]:
     """Return the figures that are finite."""
     return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
@@ -359,8 +384,10 @@ def artifact_tags(artifact: ArtifactRef) -> dict[str, str]:
 
 def read_record(folder: Path) -> RunRecord | None:
     """Return the record of a folder, None if it has none."""
-    path = folder / RECORD
-    return RunRecord.model_validate_json(path.read_bytes()) if path.exists() else None
+    try:
+        return RunRecord.model_validate_json((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -3,8 +3,8 @@
 A version carries the tags `genai.digest` and `genai.key` (of the published artifact), `genai.artifact` (its name),
 `genai.ref` (its reference), `gate` and `genai.metrics`; the aliases `champion`, `challenger` (the newest that was
 judged and is not champion) and `previous` point at versions. MLflow moves one alias atomically and has no compare-and-swap,
-so whoever moves aliases must hold the claim of the promotion; within one move the order is such that a crash at any point can
-simply be followed by the same call.
+so whoever judges a version for the first time must hold the claim of the promotion; within one move the order is such that a
+crash at any point can simply be followed by the same call.
 
     mlflow.artifacts.download_artifacts("models:/NAME@champion")    a folder that plain transformers loads
 """
@@ -127,9 +127,10 @@ class Registry(Tracker):
             self._tell_again(model_name, version, told, card)
         return self.describe_model(model_name, version)
 
-    def has_version(self, model_name: str, digest: str) -> bool:
-        """Return whether a version with these contents is registered."""
-        return self._find_version(model_name, digest) is not None
+    def has_alias(self, model_name: str, digest: str) -> bool:
+        """Return whether a version with these contents is registered and has an alias."""
+        version = self._find_version(model_name, digest)
+        return version is not None and bool(self.describe_model(model_name, version).aliases)
 
     def move_champion(self, model_name: str, version: str, *, force: bool = False) -> Move:
         """Make a version champion and keep the one before as `previous`; return what came of it.

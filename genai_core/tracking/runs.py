@@ -201,13 +201,14 @@ class Tracker(Connection):
         return original
 
     def delete_doubles(self, tag: str, value: str, run_id: str) -> None:
-        """Delete the other runs with this tag that stand open.
+        """Delete the other runs with this tag that stand open and that nobody has written to.
 
         A request to create a run that a server answered too late was sent again, and both were carried out, the first
-        perhaps after all that looked for it. A key and a flow run have one attempt at a time: nobody writes to those.
+        perhaps after all that looked for it.
         """
         for run in self._search(tag, value):
-            if run.info.run_id != run_id and run.info.status in ("RUNNING", "SCHEDULED"):
+            empty = run.info.status in ("RUNNING", "SCHEDULED") and not run.data.params and not run.data.metrics
+            if run.info.run_id != run_id and empty:
                 with self.call("delete a double run"):
                     self.client.delete_run(run.info.run_id)
 

@@ -348,7 +348,7 @@ def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True) as begun:
         yield begun
-        begun.kill()
+        begun.terminate()  # where its test was not chosen: it takes its own with it
 
 
 def test_an_unreachable_tracking_server_ends_with_its_address(unreachable: subprocess.Popen[str]) -> None:

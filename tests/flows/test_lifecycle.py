@@ -118,6 +118,7 @@ def test_again_everything_is_reused_and_there_is_no_second_version(mission: Any)
     code, report, out = home.run("minute")
     assert code == 0, out
     assert sorted(claims.rglob("*.json")) == standing, "a night without news adds to no claim's log"
+    assert not list((home.folder / "home" / "scratch" / "flows").iterdir()), "nor does a run that has been told"
     assert {stage["status"] for stage in report["stages"]} <= {"reused", "skipped"}
     assert report["model"]["version"] == before["model"]["version"]
     digests = {name: stage["artifact"]["digest"] for name, stage in by_name(before).items() if stage["artifact"]}

@@ -11,7 +11,7 @@ from prefect.states import Failed
 
 from genai_core.config.base import Config
 from genai_core.config.settings import read_settings
-from genai_core.errors import ConfigError, InterruptedRunError, TransientError
+from genai_core.errors import ConfigError, DiskFullError, InterruptedRunError, TransientError
 from genai_core.stages.registry import STAGES
 from genai_core.storage.claims import Claim, acquire
 from genai_core.storage.open import open_store
@@ -45,7 +45,7 @@ def heard(home: Path, error: Exception) -> tuple[list[dict[str, Any]], list[Stag
     )
     with pytest.raises(type(error)):
         _compute(session, STAGES["augment"], "augment", "corpus", Config(), {}, claim, Stopwatch())
-    again = acquire(objects, "k" * 64, this_process("next"), stale_seconds=20.0)
+    again = acquire(objects, "k" * 64, this_process("next"), stale_seconds=20.0, wait=False)
     assert isinstance(again, Claim), "its claim is given up at once"
     return events, rows, only_if_transient(None, None, Failed(data=error))
 
@@ -57,7 +57,12 @@ def test_what_a_machine_caused_is_told_and_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(ConfigError("no"), "failed"), (InterruptedRunError("stopped"), "interrupted")]
+    ("error", "status"),
+    [
+        (ConfigError("no"), "failed"),
+        (DiskFullError("no space left"), "failed"),
+        (InterruptedRunError("stopped"), "interrupted"),
+    ],
 )
 def test_what_would_end_the_same_way_is_a_row(tmp_path: Path, error: Exception, status: str) -> None:
     events, rows, again = heard(tmp_path, error)
@@ -65,6 +70,6 @@ def test_what_would_end_the_same_way_is_a_row(tmp_path: Path, error: Exception, 
     assert (events, again) == ([], False)
 
 
-def test_the_tries_outlast_a_disk_that_is_full_for_twenty_seconds() -> None:
+def test_the_tries_outlast_a_node_that_is_away_for_twenty_seconds() -> None:
     assert len(RETRY["retry_delay_seconds"]) == RETRY["retries"]
     assert RETRY["retry_delay_seconds"][0] <= 1 and sum(RETRY["retry_delay_seconds"]) > 20

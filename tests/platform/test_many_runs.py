@@ -134,7 +134,7 @@ def test_runs_without_anything_new_are_quick_and_leave_their_own_records_alone(
     print(f"{len(done)} runs: median {statistics.median(seconds):.1f} s, longest {max(seconds):.1f} s")
     for name, value in growth.items():
         print(f"  {name}: {early[name] / MEGABYTE:.1f} MB, then {value / MEGABYTE:+.1f} MB")
-    early_events, late_events = (events[1] - events[0]) / warm, (events[2] - events[1]) / (NO_CHANGE - warm)
+    early_events, late_events = (events[1] - events[0]) / warm, (events[2] - events[1]) / max(1, NO_CHANGE - warm)
     print(f"  events of a run: {early_events:.1f}, then {late_events:.1f}; all {stack.events()[1] / MEGABYTE:.1f} MB")
     assert {one["state_name"] for one in done} <= GOOD
     statuses = Counter(status for one in done for status in stack.statuses(one["id"]).values())

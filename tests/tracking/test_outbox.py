@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
 import tasks.outbox
-from genai_core.errors import TransientError
+from genai_core.errors import StorageError, TransientError
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.recording import Recording, RunRecord, pending
 from genai_core.tracking.runs import Tracker
@@ -42,6 +43,7 @@ def session_in(folder: Path, told: list[str]) -> Any:
         store=SimpleNamespace(objects=SimpleNamespace(local_path=lambda name: folder / name)),
         settings=SimpleNamespace(scratch=folder),
         on_event=lambda event: told.append(event["row"]["e"]),
+        should_stop=lambda: False,
     )
 
 
@@ -83,9 +85,14 @@ def test_it_is_told_while_the_run_goes_on(losable: Losable, tmp_path: Path, ref:
 def test_the_last_is_told_at_the_end_and_a_failed_stage_by_its_next_attempt(
     losable: Losable, tmp_path: Path, ref: Callable[..., ArtifactRef]
 ) -> None:
+    end(losable, tmp_path, "0", "FINISHED", ref)
     losable.away = False
     outbox = Outbox(session_in(tmp_path, []), every_seconds=3600).start()
-    time.sleep(0.3)  # its first look is over
+    deadline = time.monotonic() + 20
+    while (tmp_path / "work" / "0").exists():  # its first look
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.1)
     losable.away = True
     end(losable, tmp_path, "a", "FINISHED", ref)
     end(losable, tmp_path, "b", "FAILED", ref)
@@ -96,6 +103,27 @@ def test_the_last_is_told_at_the_end_and_a_failed_stage_by_its_next_attempt(
     Outbox(session_in(tmp_path, [])).start().close(20)
     assert status_of(losable, "b") == ["FAILED"], "the next run tells whatever has ended"
     assert (tmp_path / "work" / "b").exists(), "and leaves the workspace that a next attempt goes on from"
+
+
+def test_what_mlflow_refuses_for_good_holds_up_nothing_else(
+    losable: Losable, tmp_path: Path, ref: Callable[..., ArtifactRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    for key in "ab":
+        end(losable, tmp_path, key, "FINISHED", ref)
+    losable.away = False
+    send = tasks.outbox.replay
+
+    def refuse(folder: Path, tracker: Tracker) -> bool:
+        if folder.name == "a":
+            raise StorageError("a name that it does not take")
+        return send(folder, tracker)
+
+    monkeypatch.setattr(tasks.outbox, "replay", refuse)
+    monkeypatch.setattr(tasks.outbox, "end_deserted", Mock(side_effect=OSError(28, "No space left on device")))
+    Outbox(session_in(tmp_path, told)).start().close(20)
+    assert (status_of(losable, "a"), status_of(losable, "b")) == ([], ["FINISHED"])
+    assert ["No space left" in told[0], "does not take" in told[1]] == [True, True]
 
 
 def test_an_mlflow_that_stays_away_holds_no_run_longer_than_its_deadline(

@@ -24,6 +24,7 @@ from genai_core.tracking.recording import (
     end_deserted,
     pending,
     read_record,
+    remove_told,
     replay,
     settle,
 )
@@ -395,23 +396,73 @@ def test_a_request_sent_twice_leaves_one_run(
     create, asked = tracker.client.create_run, []
 
     def twice(*arguments: Any, **more: Any) -> Any:
-        more["start_time"] = 1000  # both requests say when they were first made
-        asked.append((arguments, more))
+        asked.append((arguments, {**more, "start_time": 1001}))  # a millisecond or none: the oldest is the one answered
         if not late:
-            create(*arguments, **more)
-        return create(*arguments, **more)
+            create(*asked[-1][0], **asked[-1][1])
+        return create(*arguments, **{**more, "start_time": 1000})
 
     monkeypatch.setattr(tracker.client, "create_run", twice)
     recordings = [
         Recording(tracker, tmp_path / "work", record()).start(wait_seconds=20),
         Recording(tracker, tmp_path / "flow", RunRecord(flow_run_id="f", title="quickstart")).start(wait_seconds=20),
     ]
+    assert len(asked) == 2
     if late:
         for arguments, more in asked:
             create(*arguments, **more)
     assert all(one.finish("FINISHED", metrics={"bpb": 1.5}, deadline_seconds=60) for one in recordings)
     for (tag, value), one in zip((("genai.stage_key", "k" * 64), ("genai.flow_run_id", "f")), recordings, strict=True):
         assert [(run.info.run_id, run.info.status) for run in tracker._search(tag, value)] == [(one.run_id, "FINISHED")]
+
+
+def test_who_begins_again_waits_while_the_end_before_is_sent(
+    tracker: Tracker, tmp_path: Path, ref: Callable[..., ArtifactRef]
+) -> None:
+    """An outbox sends how a stage ended; the stage is computed anew meanwhile, in the same folder."""
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(Tracker):
+        def log_summary(self, *arguments: Any, **more: Any) -> None:
+            entered.set()
+            release.wait(20)
+            super().log_summary(*arguments, **more)
+
+    work = tmp_path / "work" / "key"
+    first = Recording(Losable(tracker.uri), work, record())
+    first._tracker.away = True  # type: ignore[union-attr]
+    assert not first.start().finish("FINISHED", metrics={"bpb": 1.5}, artifact=ref("model"), deadline_seconds=0.2)
+
+    def send() -> None:
+        assert replay(work, Slow(tracker.uri))
+        remove_told(work)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert entered.wait(20)
+    second = Recording(tracker, work, record())
+    beginner = threading.Thread(target=second.start)
+    beginner.start()
+    time.sleep(0.3)
+    assert beginner.is_alive(), "the folder is another's for now"
+    release.set()
+    sender.join(20)
+    beginner.join(20)
+    told = read_record(work)
+    assert told is not None and told.status == "RUNNING", "neither removed nor taken for the one before"
+    assert list(pending(tmp_path / "work")) == []
+    assert second.finish("FINISHED", metrics={"bpb": 1.4}, deadline_seconds=30)
+    remove_told(work)
+    assert not work.exists()
+
+
+def test_a_run_that_was_written_to_is_no_double(tracker: Tracker) -> None:
+    ours, other, double = (
+        tracker.client.create_run(tracker.experiment_id, tags={"genai.stage_key": "k" * 64}).info.run_id for _ in "abc"
+    )
+    tracker.log_params(other, {"steps": 3})
+    tracker.delete_doubles("genai.stage_key", "k" * 64, ours)
+    assert {run.info.run_id for run in tracker._search("genai.stage_key", "k" * 64)} == {ours, other}
+    assert tracker.client.get_run(double).info.lifecycle_stage == "deleted"
 
 
 def test_without_tracking_only_the_screen_is_served(tmp_path: Path) -> None:
