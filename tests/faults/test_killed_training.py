@@ -29,8 +29,14 @@ def check_same(home: Home, unbroken: Home) -> None:
     assert history["eval/loss_nats"] == steps_to(STEPS, 10)
     for name, steps in history.items():
         assert len(steps) == len(set(steps)), f"{name} has doubles: {steps}"
-    assert history == unbroken.history("pretrain")
+    # the machine's own figures are taken by the clock: a run that was killed, or waited for a core, has more of them
+    assert by_step(history) == by_step(unbroken.history("pretrain"))
     assert home.workspace("pretrain") is None, "unfinished state is left behind"
+
+
+def by_step(history: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return the curves that a step of the training has drawn."""
+    return {name: steps for name, steps in history.items() if not name.startswith("system/")}
 
 
 def test_killed_flow(home: Home, unbroken: Home) -> None:
