@@ -1,4 +1,4 @@
-"""What earlier runs could not tell MLflow is told now: journals and run records that wait in the workspaces."""
+"""What this run and earlier ones could not tell MLflow is told now: journals and run records that wait in the workspaces."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from genai_core.errors import GenaiCoreError, TransientError
 from genai_core.storage.artifact import ArtifactRef
-from genai_core.tracking.recording import end_deserted, pending, read_record, remove_told, replay, settle
+from genai_core.tracking.recording import end_deserted, pending, remove_told, replay, settle
 from genai_core.tracking.runs import Tracker
 
 if TYPE_CHECKING:
     from tasks.session import Session
 
 EVERY_SECONDS = 30.0
-PUBLISHED = "FINISHED"
 
 
 def workspaces(session: Session) -> Path:
@@ -59,27 +58,27 @@ class Outbox:
         flows = self._session.settings.scratch / "flows"
         self._attempt(lambda: end_deserted(flows))
         self._attempt(lambda: self._send(workspaces(self._session), flows))
-        while not self._over.wait(self._every):
-            self._attempt(lambda: self._send(workspaces(self._session), published_only=True))
-        self._attempt(lambda: self._send(workspaces(self._session), published_only=True))
+        over = False
+        while not over:
+            over = self._over.wait(self._every)
+            self._attempt(lambda: self._send(workspaces(self._session), status="FINISHED"))
 
     def _attempt(self, action: Callable[[], None]) -> None:
         """Do one thing; whatever goes wrong (a full disk, say), the next one is done, and the run goes on."""
         try:
             action()
         except Exception as error:
-            self._tell(f"MLflow has not been told all yet: {error}")
+            if str(error) != self._told:  # once for as long as the reason is the same
+                self._told = str(error)
+                tell(self._session, error)
         else:
             self._told = ""
 
-    def _send(self, *roots: Path, published_only: bool = False) -> None:
+    def _send(self, *roots: Path, status: str = "") -> None:
         """Send what waits. Raises the error of the last that MLflow refuses, at once where it is away."""
         refused: GenaiCoreError | None = None
         for root in roots:
-            for folder in pending(root):
-                record = read_record(folder)
-                if record is None or (published_only and record.status != PUBLISHED):
-                    continue
+            for folder in pending(root, status):
                 try:
                     if replay(folder, self._tracker):
                         remove_told(folder)
@@ -90,23 +89,20 @@ class Outbox:
         if refused is not None:
             raise refused
 
-    def _tell(self, words: str) -> None:
-        """Tell the screen, once for as long as the reason is the same."""
-        if words != self._told:
-            self._told = words
-            self._session.on_event({"type": "journal", "row": {"e": words, "d": {}}})
-
 
 def settle_reused(session: Session, ref: ArtifactRef, metrics: dict[str, float]) -> None:
     """Finish the record of a stage that published and was killed before it could say so."""
     folder = workspaces(session) / ref.key
-    if not (folder / "run.json").exists():
-        return
     try:
         if settle(folder, _tracker(session), ref, metrics):
             remove_told(folder)
     except GenaiCoreError as error:
-        session.on_event({"type": "journal", "row": {"e": f"MLflow has not been told all yet: {error}", "d": {}}})
+        tell(session, error)
+
+
+def tell(session: Session, error: Exception) -> None:
+    """Say why something still waits."""
+    session.on_event({"type": "journal", "row": {"e": f"MLflow has not been told all yet: {error}", "d": {}}})
 
 
 def _tracker(session: Session) -> Tracker:

@@ -273,14 +273,14 @@ def send_record(tracker: Tracker, folder: Path) -> None:
         write_record(folder, record.model_copy(update={"sent": True}))
 
 
-def pending(root: Path) -> Iterator[Path]:
-    """Yield the folders below `root` (one level) of ended runs that MLflow does not have completely.
+def pending(root: Path, status: str = "") -> Iterator[Path]:
+    """Yield the folders below `root` (one level) of ended runs that MLflow does not have completely; '' = however they ended.
 
     A run that has not ended is left out: its stage is alive, or will be resumed in the same folder and ship the rest.
     """
     for path in sorted(root.glob(f"*/{RECORD}")):
         record = read_record(path.parent)
-        if record is not None and record.ended_ms and not record.sent:
+        if record is not None and record.ended_ms and not record.sent and status in ("", record.status):
             yield path.parent
 
 

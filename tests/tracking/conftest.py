@@ -10,6 +10,7 @@ import pytest
 
 from genai_core.storage.artifact import ArtifactKind, ArtifactRef
 from genai_core.tracking.runs import Tracker
+from tests.tracking.losing import Losable
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,8 @@ def ref() -> Callable[..., ArtifactRef]:
         return ArtifactRef(kind=kind, name=name, version=key[:8], digest=key[::-1], uri=f"/store/{key}", key=key)
 
     return make
+
+
+@pytest.fixture
+def losable(tracker: Tracker) -> Losable:
+    return Losable(tracker.uri, tracker.experiment)

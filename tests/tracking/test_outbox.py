@@ -12,30 +12,20 @@ from unittest.mock import Mock
 import pytest
 
 import tasks.outbox
-from genai_core.errors import StorageError, TransientError
+from genai_core.errors import StorageError
 from genai_core.storage.artifact import ArtifactRef
 from genai_core.tracking.recording import Recording, RunRecord, pending
 from genai_core.tracking.runs import Tracker
 from tasks.outbox import Outbox
-
-
-class Losable(Tracker):
-    """An MLflow that can be away."""
-
-    away = True
-
-    def call(self, what: str) -> Any:
-        if self.away:
-            raise TransientError(f"MLflow is away: {what}")
-        return super().call(what)
+from tests.tracking.losing import Losable
 
 
 @pytest.fixture
-def losable(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> Losable:
+def losable(losable: Losable, monkeypatch: pytest.MonkeyPatch) -> Losable:
     """Nothing of a session but where its folders lie counts here; MLflow is a real one."""
-    made = Losable(tracker.uri, tracker.experiment)
-    monkeypatch.setattr(tasks.outbox, "_tracker", lambda session: made)
-    return made
+    losable.away = True
+    monkeypatch.setattr(tasks.outbox, "_tracker", lambda session: losable)
+    return losable
 
 
 def session_in(folder: Path, told: list[str]) -> Any:
